@@ -1,0 +1,30 @@
+"""Identifiers: UUIDv7 (RFC 9562), so that new rows go to the end of an index."""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+
+def new_id() -> UUID:
+    return uuid7()
+
+
+def digest_id(*parts: str) -> UUID:
+    """128 bits of SHA-256 over the parts (length-prefixed, so ('a','bc') is not ('ab','c'))."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        hasher.update(len(raw).to_bytes(4, "big"))
+        hasher.update(raw)
+    return UUID(bytes=hasher.digest()[:16])
+
+
+def uniform(*parts: str) -> float:
+    """A reproducible draw in [0, 1) from the parts: the same parts give the same draw for ever.
+
+    53 bits of SHA-256. Used for holdouts and arms, so an assignment can be recomputed from its receipt.
+    """
+    return (digest_id(*parts).int >> 75) / (1 << 53)
