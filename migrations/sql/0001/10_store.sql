@@ -30,14 +30,18 @@ CREATE TABLE outbox (
   PRIMARY KEY (shop_id, topic, key)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
--- A tick is run by whoever inserts its row first: two schedulers are harmless.
+-- Work that was asked for once: a schedule's due time, a clustering, a comparison. It belongs to whoever inserts the
+-- row first, so two schedulers are harmless. The task that does it sets finished_at in the transaction of its result
+-- (store.ticks.finish); until then the shop's backlog is not empty.
 CREATE TABLE schedule_ticks (
-  shop_id   uuid NOT NULL,
-  schedule  text NOT NULL,
-  due_at    timestamptz NOT NULL,
-  taken_at  timestamptz NOT NULL,
+  shop_id     uuid NOT NULL,
+  schedule    text NOT NULL,                -- 'rule:<rule id>', or a topic: 'clustering.fit', 'effects.compare'
+  due_at      timestamptz NOT NULL,         -- shop time
+  taken_at    timestamptz NOT NULL,         -- system time
+  finished_at timestamptz,                  -- system time; NULL: still to be done
   PRIMARY KEY (shop_id, schedule, due_at)
 );
+CREATE INDEX schedule_ticks_open ON schedule_ticks (shop_id, schedule) WHERE finished_at IS NULL;
 
 CREATE TABLE audit_log (
   shop_id        uuid NOT NULL,

@@ -1,0 +1,47 @@
+"""Work that was asked for once: a cron rule's due time, a clustering, a comparison.
+
+Whoever inserts the row owns it, so two schedulers are harmless. The task that does the work says so in the transaction
+of its result; a wake-up that was published and not yet done is therefore still visible as an open tick.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+CLUSTERING = "clustering.fit"
+COMPARISON = "effects.compare"
+
+
+def take(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at: datetime) -> bool:
+    """Claim one due time of a schedule; False when it was claimed before. `due_at` is shop time, `at` system time."""
+    taken = session.execute(
+        text(
+            "INSERT INTO schedule_ticks (shop_id, schedule, due_at, taken_at) VALUES (:shop, :schedule, :due, :at)"
+            " ON CONFLICT DO NOTHING RETURNING 1"
+        ),
+        {"shop": shop_id, "schedule": schedule, "due": due_at, "at": at},
+    )
+    return taken.scalar() is not None
+
+
+def finish(session: Session, shop_id: UUID, schedule: str, *, up_to: datetime, at: datetime) -> int:
+    """Close the open ticks of a schedule that were due by `up_to` (shop time) at `at` (system time); how many."""
+    closed = session.execute(
+        text(
+            "UPDATE schedule_ticks SET finished_at = :at"
+            " WHERE shop_id = :shop AND schedule = :schedule AND due_at <= :up_to AND finished_at IS NULL RETURNING 1"
+        ),
+        {"shop": shop_id, "schedule": schedule, "up_to": up_to, "at": at},
+    )
+    return len(closed.all())
+
+
+def unfinished(session: Session, shop_id: UUID) -> int:
+    """How many ticks of a shop are still to be done."""
+    return session.execute(
+        text("SELECT count(*) FROM schedule_ticks WHERE shop_id = :shop AND finished_at IS NULL"), {"shop": shop_id}
+    ).scalar_one()
