@@ -1,0 +1,66 @@
+"""The HTTP application: tracking, webhooks and the admin API, one factory.
+
+`uvicorn api.app:app`, with OPAGENT_DATABASE_URL set (`opagent up` sets it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import Engine
+
+from api import errors
+from api.description import describe_security
+from api.limits import BodyLimit
+from api.routes import tracking
+from api.services import Services
+from operation_agent.access.keyring import KeyRing
+from operation_agent.kit.errors import Rejected
+from operation_agent.kit.settings import settings
+from operation_agent.store.engine import connect
+
+ROUTERS: tuple[APIRouter, ...] = (tracking.router,)
+"""Every module with routes has one line here; `include` order is the order of the OpenAPI document."""
+
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login"})
+"""Routes without Requires: health, the API's description, logging in. Webhooks prove themselves by signature."""
+PUBLIC_PREFIXES = ("/webhooks/",)
+
+
+def _engine() -> Engine:
+    url = settings().database_url
+    if url is None:
+        raise Rejected("set OPAGENT_DATABASE_URL, or start everything with `opagent up`", where="OPAGENT_DATABASE_URL")
+    return connect(url, application_name="opagent-api")
+
+
+def create_app(engine: Engine | None = None) -> FastAPI:
+    """The app. Its lifespan opens the database (or uses `engine`, which the caller then closes)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = engine or _engine()
+        app.state.services = Services(database, KeyRing(database))
+        try:
+            yield
+        finally:
+            app.state.services.close(dispose=engine is None)
+
+    app = FastAPI(
+        title="Operation Agent",
+        version="0.1.0",
+        lifespan=lifespan,
+        responses=errors.RESPONSES,
+        redoc_url=None,
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimit)
+    for router in ROUTERS:
+        app.include_router(router)
+    describe_security(app)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,7 @@
+"""Segment's HTTP tracking API."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["tracking"])

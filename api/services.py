@@ -1,0 +1,26 @@
+"""What a running API process holds: its database, its key cache, its group committer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+from starlette.requests import Request
+
+from operation_agent.access.keyring import KeyRing
+
+
+@dataclass(slots=True)
+class Services:
+    engine: Engine
+    keys: KeyRing
+
+    def close(self, *, dispose: bool) -> None:
+        """At shutdown; `dispose` closes the database too."""
+        if dispose:
+            self.engine.dispose()
+
+
+def services(request: Request) -> Services:
+    """Of the app that serves this request."""
+    return request.app.state.services

@@ -1,0 +1,49 @@
+"""What a caller may be allowed to do: the catalogue that keys' scopes and routes' requirements are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from operation_agent.kit.errors import Rejected
+
+EVERYTHING = "*"
+
+PERMISSIONS: dict[str, str] = {
+    "events:write": "send tracking events",
+    "imports:write": "import files of past orders and events",
+    "shops:read": "see shops and their settings",
+    "shops:write": "create shops, change settings, move a sandbox's clock",
+    "customers:read": "see customers, their features and their history",
+    "customers:write": "change a customer's consent or suppression",
+    "clusterings:read": "see clusterings and clusters",
+    "clusterings:write": "start a clustering",
+    "strategies:read": "see strategies and rules",
+    "strategies:write": "start, pause and change strategies and rules",
+    "decisions:read": "see decisions and their receipts",
+    "actions:read": "see actions, attempts, coupons and budgets",
+    "actions:write": "approve, cancel and resolve actions; change budgets",
+    "effects:read": "see effects and the profit ledger",
+    "audit:read": "see who did what",
+    "integrations:read": "see integrations, without their secrets",
+    "integrations:write": "connect and change integrations",
+    "keys:write": "see, create and revoke API keys",
+    "users:write": "see, create and disable users",
+    EVERYTHING: "everything, now and in later releases",
+}
+"""Permission -> what it allows."""
+
+
+def checked_scopes(scopes: Iterable[str]) -> list[str]:
+    """The scopes, sorted and without repetition. Raises Rejected for none at all or one that does not exist."""
+    wanted = sorted(set(scopes))
+    if not wanted:
+        raise Rejected("a key needs at least one scope, such as events:write", where="scopes")
+    for scope in wanted:
+        if scope not in PERMISSIONS:
+            known = ", ".join(sorted(PERMISSIONS))
+            raise Rejected(f"{scope[:60]!r} is not a scope; there are: {known}", code="scope", where="scopes")
+    return wanted
+
+
+def allows(scopes: frozenset[str], permission: str) -> bool:
+    return permission in scopes or EVERYTHING in scopes
