@@ -2,20 +2,33 @@ CREATE TABLE outcomes (                     -- an event attributed to an action
   shop_id     uuid NOT NULL,
   action_id   uuid NOT NULL,
   event_id    uuid NOT NULL,
-  kind        text NOT NULL,                -- 'delivered', 'opened', 'clicked', 'redeemed', 'ordered', 'unsubscribed', 'bounced', 'complained'
+  kind        text NOT NULL,                -- 'delivered', 'opened', 'clicked', 'redeemed', 'ordered', 'unsubscribed', 'bounced', 'dropped', 'complained'
   customer_id uuid NOT NULL,
   strategy_id uuid NOT NULL,
   occurred_at timestamptz NOT NULL,         -- shop time
-  value_minor bigint NOT NULL DEFAULT 0,
+  value_minor bigint NOT NULL DEFAULT 0,    -- 'ordered': what was paid; 'redeemed': the discount
   PRIMARY KEY (shop_id, action_id, event_id, kind)
 );
 CREATE INDEX outcomes_strategy ON outcomes (shop_id, strategy_id, kind);
 
--- Profit = margin - discount - message cost - refunds; append-only, signed, one row per cause.
+-- What was taken back of an order, in the words of the source: append-only. An order's row in `orders` knows only
+-- the present; these know when, and may arrive before their order does.
+CREATE TABLE order_reversals (
+  shop_id         uuid NOT NULL,
+  source_order_id text NOT NULL,
+  source_id       text NOT NULL,            -- the refund's own id, or 'cancelled'
+  amount_minor    bigint CHECK (amount_minor >= 0),  -- NULL: all that was left (a cancellation)
+  occurred_at     timestamptz NOT NULL,     -- shop time
+  event_id        uuid NOT NULL,
+  PRIMARY KEY (shop_id, source_order_id, source_id)
+);
+
+-- Profit = margin - discount - message cost - refunds; signed, one row per cause. The rows of an order are a function
+-- of the order and its reversals (feedback.ledger.lines), so arriving in another order ends in the same rows.
 CREATE TABLE ledger (
   shop_id      uuid NOT NULL,
   kind         text NOT NULL CHECK (kind IN ('margin', 'discount', 'message_cost', 'refund')),
-  source_id    text NOT NULL,               -- the order, refund event or action it comes from
+  source_id    text NOT NULL,               -- the order, 'order/refund' or the action it comes from
   customer_id  uuid NOT NULL,
   amount_minor bigint NOT NULL,             -- positive earns, negative costs
   currency     char(3) NOT NULL,
@@ -28,16 +41,18 @@ CREATE TABLE effects (                      -- every comparison that was made, w
   shop_id     uuid NOT NULL,
   id          uuid NOT NULL,
   strategy_id uuid,                         -- NULL: the whole programme
-  metric      text NOT NULL,                -- 'orders', 'revenue', 'profit'
+  metric      text NOT NULL CHECK (metric IN ('orders', 'revenue', 'profit', 'spend', 'roi')),
   as_of       timestamptz NOT NULL,         -- shop time
   computed_at timestamptz NOT NULL,         -- system time
   treated     bigint NOT NULL,
   held_out    bigint NOT NULL,
-  estimate    double precision,             -- total increment over the treated; NULL with a reason
+  -- total increment over the treated (orders, or minor units); 'roi': profit per unit spent. NULL with a reason
+  estimate    double precision,
   lower       double precision,
   upper       double precision,
   reason      text,
   detail      jsonb NOT NULL,
-  PRIMARY KEY (shop_id, id)
+  PRIMARY KEY (shop_id, id),
+  CHECK ((estimate IS NULL) = (reason IS NOT NULL))
 );
 CREATE INDEX effects_latest ON effects (shop_id, strategy_id, metric, as_of);
