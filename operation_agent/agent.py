@@ -1,0 +1,120 @@
+"""The loop on one page: observe → group → decide → act → learn.
+
+Each function is one transaction's work; the caller (a Celery task, a backtest) opens it and commits. Sending is
+not here: `actions.executor` does it in three steps of its own, because a crash may fall between any two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from operation_agent.actions import planning
+from operation_agent.clustering import membership
+from operation_agent.customers import features, history, identity
+from operation_agent.customers.identity import Resolved
+from operation_agent.decision import schedule, store
+from operation_agent.decision.store import Trigger
+from operation_agent.events.event import Event
+from operation_agent.feedback import ledger, outcomes
+from operation_agent.store.shops import Shop
+from operation_agent.strategies import lifecycle
+
+LATE = timedelta(hours=24)
+"""An event older than this, in shop time, enters history and features but sets nothing off."""
+
+People = dict[UUID, Resolved | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one call did, for logs and metrics."""
+
+    events: int
+    triggers: int
+    decisions: int
+    actions: int
+
+
+def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_at: datetime) -> Observed:
+    """Take in `events` (of one partition, in order of arrival) and decide what they set off.
+
+    `recorded_at` is system time. Writes identities, history, outcomes, ledger, features, cluster membership,
+    decisions, actions and wake-ups; nothing is sent.
+    """
+    people: People = identity.resolve(session, shop, events)
+    history.apply(session, shop, events, people)
+    ledger.apply(session, shop, events, people)
+    outcomes.apply(session, shop, events, people)
+    triggers = _triggers(session, shop, events, people, recorded_at)
+    decisions, actions = decide(session, shop, triggers, _latest(events, people, triggers), recorded_at=recorded_at)
+    return Observed(len(events), len(triggers), decisions, actions)
+
+
+def decide(
+    session: Session,
+    shop: Shop,
+    triggers: Sequence[Trigger],
+    others: Sequence[tuple[UUID, datetime]],
+    *,
+    recorded_at: datetime,
+) -> tuple[int, int]:
+    """Group and decide: one pass of features over the triggers, and over `others`, who only need theirs renewed.
+
+    Returns the number of decisions and of planned actions.
+    """
+    targets = [(trigger.customer_id, trigger.at) for trigger in triggers]
+    table = features.compute(session, shop.id, [*targets, *others])
+    features.store(session, shop.id, table)
+    clusters = membership.update(session, shop.id, table)
+    if not triggers:
+        return 0, 0
+    decisions = store.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
+    return len(decisions), planning.plan(session, shop, decisions, created_at=recorded_at)
+
+
+def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, recorded_at: datetime) -> int:
+    """Decide a cron rule for every customer as of its due time `at` (UTC, shop time). Returns the decisions made."""
+    made = 0
+    for triggers in schedule.scheduled_triggers(session, shop, rule_id, at):
+        decisions, _ = decide(session, shop, triggers, [], recorded_at=recorded_at)
+        made += decisions
+    return made
+
+
+def _triggers(
+    session: Session, shop: Shop, events: Sequence[Event], people: People, recorded_at: datetime
+) -> list[Trigger]:
+    wanted = lifecycle.triggering_types(session, shop.id)
+    oldest = recorded_at + shop.clock_offset - LATE
+    made = []
+    for event in events:
+        person = people.get(event.id)
+        if person is not None and event.type in wanted and event.occurred_at >= oldest:
+            made.append(
+                Trigger(
+                    customer_id=person.customer_id,
+                    random_key=person.random_key,
+                    type=event.type,
+                    event=event,
+                    at=event.occurred_at,
+                    event_received_at=event.received_at,
+                )
+            )
+    return made
+
+
+def _latest(events: Sequence[Event], people: People, triggers: Sequence[Trigger]) -> list[tuple[UUID, datetime]]:
+    """Each touched customer's newest moment that no trigger covers already."""
+    newest: dict[UUID, datetime] = {}
+    for event in events:
+        person = people.get(event.id)
+        if person is not None:
+            known = newest.get(person.customer_id, event.occurred_at)
+            newest[person.customer_id] = max(known, event.occurred_at)
+    covered = {(trigger.customer_id, trigger.at) for trigger in triggers}
+    return [target for target in newest.items() if target not in covered]
