@@ -4,7 +4,8 @@ CREATE TABLE customers (
   -- where the customer stands in every holdout and draw: ids.digest_id(shop seed, kind, value) of its first
   -- identity; a merge keeps the surviving customer's
   random_key    uuid NOT NULL,
-  external_id   text,
+  external_id   text,                       -- the first identity of its kind; email and phone are where to write to
+  shopify_id    text,
   email         text,
   phone         text,
   first_name    text,
@@ -13,6 +14,7 @@ CREATE TABLE customers (
   time_zone     text,
   country       text,
   traits        jsonb NOT NULL DEFAULT '{}',
+  trait_times   jsonb NOT NULL DEFAULT '{}', -- of each trait, when it was said (shop time): the newest saying wins
   first_seen_at timestamptz NOT NULL,       -- shop time
   last_seen_at  timestamptz NOT NULL,       -- shop time
   created_at    timestamptz NOT NULL,       -- system time
@@ -20,6 +22,7 @@ CREATE TABLE customers (
   PRIMARY KEY (shop_id, id)
 );
 CREATE INDEX customers_live ON customers (shop_id, id) WHERE merged_into IS NULL;
+CREATE INDEX customers_merged ON customers (shop_id, merged_into) WHERE merged_into IS NOT NULL;
 
 CREATE TABLE identities (
   shop_id       uuid NOT NULL,
@@ -36,8 +39,8 @@ CREATE TABLE customer_merges (
   from_customer_id uuid NOT NULL,
   into_customer_id uuid NOT NULL,
   event_id         uuid NOT NULL,           -- the fact that joined them
-  merged_at        timestamptz NOT NULL,
-  before           jsonb NOT NULL,          -- the merged customer and its identities as they were
+  merged_at        timestamptz NOT NULL,    -- shop time of that fact
+  before           jsonb NOT NULL,          -- the merged customer, its identities, consents and assignments as they were
   PRIMARY KEY (shop_id, from_customer_id)
 );
 
@@ -97,12 +100,25 @@ CREATE TABLE orders (
   quantity        integer NOT NULL DEFAULT 1,
   discount_codes  text[] NOT NULL DEFAULT '{}',
   cancelled_at    timestamptz,
-  updated_at      timestamptz NOT NULL,
+  updated_at      timestamptz NOT NULL,     -- shop time of the event whose amounts these are: the newest
   event_id        uuid NOT NULL,
   PRIMARY KEY (shop_id, id),
   UNIQUE (shop_id, source_order_id)
 );
 CREATE INDEX orders_customer ON orders (shop_id, customer_id, ordered_at);
+
+-- What befell an order after it was paid. Kept beside the order, not in it: a refund may arrive before its order,
+-- and features as of a moment count only what had happened by then. orders.refunded_minor and cancelled_at follow.
+CREATE TABLE order_changes (
+  shop_id         uuid NOT NULL,
+  source_order_id text NOT NULL,
+  kind            text NOT NULL CHECK (kind IN ('refunded', 'cancelled')),
+  change_id       text NOT NULL,            -- the source's refund id, so that two reports of one refund count once
+  occurred_at     timestamptz NOT NULL,     -- shop time
+  amount_minor    bigint NOT NULL DEFAULT 0 CHECK (amount_minor >= 0),
+  event_id        uuid NOT NULL,
+  PRIMARY KEY (shop_id, source_order_id, kind, change_id)
+);
 
 -- The features of a customer as of the last event or refresh. Column list = customers.features.FEATURES.
 CREATE TABLE customer_features (
