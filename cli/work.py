@@ -1,0 +1,59 @@
+"""`opagent cluster`, `simulate` and `bench`: work that otherwise the scheduler, a shop or nobody would start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.output import AsJson, show_json
+
+
+def cluster(
+    shop: Annotated[str, typer.Option(help="The shop's slug or id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Refresh every customer's features, fit the clusters anew, and assign everyone."""
+    from cli.installation import engine, find_shop
+    from operation_agent.clustering import job
+    from operation_agent.kit.clock import SYSTEM
+    from operation_agent.store.session import for_shop
+
+    with engine() as database:
+        found = find_shop(database, shop)
+        with for_shop(database, found.id) as session:
+            summary = job.run(session, found, now=SYSTEM.now())
+    if as_json:
+        show_json(summary)
+        return
+    for name, value in summary.items():
+        print(f"{name}: {value}")
+
+
+def simulate(context: typer.Context) -> None:
+    """Run the sandbox shop and its providers; the options are the simulator's own."""
+    raise typer.Exit(subprocess.call([sys.executable, "-P", "-m", "simulator", *context.args]))
+
+
+def bench(
+    name: Annotated[
+        str | None, typer.Argument(help="One of bench/: intake, pipeline, clustering; all when absent.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The measured comparisons with named peers."""
+    from pathlib import Path
+
+    import bench as folder
+    from operation_agent.kit.errors import NotFound
+
+    known = sorted(path.stem for path in Path(folder.__path__[0]).glob("[a-z]*.py"))
+    if name is not None and name not in known:
+        raise NotFound(f"there is no bench {name!r}; there are: {', '.join(known) or 'none'}")
+    codes = [
+        subprocess.call([sys.executable, "-P", "-m", f"bench.{one}", *(["--json"] if as_json else [])])
+        for one in ([name] if name else known)
+    ]
+    raise typer.Exit(max(codes, default=0))
