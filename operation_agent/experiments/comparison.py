@@ -136,9 +136,7 @@ def slope(treated: Sample, held_out: Sample) -> float:
 def adjusted(sample: Sample, theta: float, centre: float) -> Sample:
     """The sample of y - theta (x - centre)."""
     variance = sample.variance + theta * theta * sample.covariate_variance - 2 * theta * sample.covariance
-    return replace(
-        sample, mean=sample.mean - theta * (sample.covariate_mean - centre), variance=max(variance, 0.0)
-    )
+    return replace(sample, mean=sample.mean - theta * (sample.covariate_mean - centre), variance=max(variance, 0.0))
 
 
 def difference(
@@ -191,9 +189,7 @@ def relative_lift(treated: Sample, held_out: Sample, *, confidence: float = CONF
     return Ratio(ratio - 1, ratio - 1 - reach, ratio - 1 + reach)
 
 
-def ratio_of_differences(
-    treated: Sample, held_out: Sample, *, confidence: float = CONFIDENCE
-) -> Ratio | Inconclusive:
+def ratio_of_differences(treated: Sample, held_out: Sample, *, confidence: float = CONFIDENCE) -> Ratio | Inconclusive:
     """(difference of y) / (difference of x) by Fieller: incremental profit per incremental unit of spend.
 
     Here the sample's covariate is the denominator's metric. Inconclusive when the denominator cannot be told from

@@ -75,9 +75,7 @@ def _of_messages(session: Session, shop: Shop, events: Sequence[Event]) -> list[
     return outcomes
 
 
-def _of_orders(
-    session: Session, shop: Shop, events: Sequence[Event], people: Mapping[UUID, Any]
-) -> list[Outcome]:
+def _of_orders(session: Session, shop: Shop, events: Sequence[Event], people: Mapping[UUID, Any]) -> list[Outcome]:
     if not events:
         return []
     window = timedelta(days=shop.settings["attribution_days"]) if "attribution_days" in shop.settings else WINDOW
@@ -155,7 +153,7 @@ def _touches(
 def _redeem(session: Session, shop: Shop, redeemed: Sequence[tuple[UUID, Event]]) -> None:
     """Mark coupons used; of several orders with one code the earliest stays, whichever is processed first."""
     pairs = sorted(redeemed, key=lambda pair: (pair[0], pair[1].occurred_at, pair[1].source_id))
-    first = {action: event for action, event in reversed(pairs)}
+    first = dict(reversed(pairs))
     if not first:
         return
     session.execute(
@@ -182,7 +180,8 @@ def _write(session: Session, shop: Shop, outcomes: Sequence[Outcome]) -> int:
     rows = sorted(outcomes, key=lambda row: (row.action_id, row.event_id, row.kind))
     return session.execute(
         text(
-            "INSERT INTO outcomes (shop_id, action_id, event_id, kind, customer_id, strategy_id, occurred_at, value_minor)"
+            "INSERT INTO outcomes (shop_id, action_id, event_id, kind, customer_id, strategy_id, occurred_at,"
+            "  value_minor)"
             " SELECT :shop, r.* FROM unnest(CAST(:actions AS uuid[]), CAST(:events AS uuid[]), CAST(:kinds AS text[]),"
             "   CAST(:customers AS uuid[]), CAST(:strategies AS uuid[]), CAST(:at AS timestamptz[]),"
             "   CAST(:amounts AS bigint[])) AS r ON CONFLICT DO NOTHING"
