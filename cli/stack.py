@@ -60,7 +60,7 @@ class Stack:
         os.environ["OPAGENT_DATA_DIR"] = str(self.data_dir)  # marks everything that is started below
         self._take_over()
         secret_key(self.settings)
-        self._listener = self._cleanup.enter_context(_listen(self.settings))
+        self._listener = self._cleanup.enter_context(listen(self.settings))
         self.address = _reachable(self._listener)
         host = f"[{self.address[0]}]" if ":" in self.address[0] else self.address[0]
         self.url = f"http://{host}:{self.address[1]}"
@@ -172,7 +172,7 @@ def make_first_user(database_url: str, data_dir: Path) -> None:
         engine.dispose()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """The API's listening socket. Raises Rejected when the port is taken, saying by whom where that can be seen."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

