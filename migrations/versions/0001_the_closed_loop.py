@@ -4,10 +4,12 @@ Revision ID: 0001
 Revises: none
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from alembic import op
+
+from operation_agent.kit.clock import SYSTEM
 
 revision = "0001"
 down_revision = None
@@ -21,7 +23,7 @@ def upgrade() -> None:
     cursor = op.get_bind().connection.cursor()  # psycopg's own: a % in the SQL is no placeholder
     for file in sorted(_SQL.glob("*.sql")):
         cursor.execute(file.read_text())
-    month = datetime.now(UTC).replace(day=1)
+    month = SYSTEM.now().replace(day=1)
     for _ in range(3):
         for parent in ("events", "decisions"):
             cursor.execute("SELECT ensure_partition(%s, %s)", (parent, month.date()))
