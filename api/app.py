@@ -12,19 +12,48 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import Engine
 
 from api import errors
+from api.cross_origin import TrackingFromAnywhere
 from api.description import describe_security
+from api.group_commit import GroupCommitter
 from api.limits import BodyLimit
-from api.routes import tracking
+from api.metrics import RequestMetrics
+from api.routes import (
+    access,
+    actions,
+    audit,
+    clusterings,
+    customers,
+    effects,
+    events,
+    health,
+    home,
+    session,
+    shops,
+    tracking,
+)
 from api.services import Services
 from operation_agent.access.keyring import KeyRing
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.settings import settings
 from operation_agent.store.engine import connect
 
-ROUTERS: tuple[APIRouter, ...] = (tracking.router,)
+ROUTERS: tuple[APIRouter, ...] = (
+    tracking.router,
+    session.router,
+    shops.router,
+    events.router,
+    customers.router,
+    clusterings.router,
+    actions.router,
+    effects.router,
+    audit.router,
+    access.router,
+    health.router,
+    home.router,
+)
 """Every module with routes has one line here; `include` order is the order of the OpenAPI document."""
 
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login"})
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/", "/api/session"})
 """Routes without Requires: health, the API's description, logging in. Webhooks prove themselves by signature."""
 PUBLIC_PREFIXES = ("/webhooks/",)
 
@@ -42,11 +71,11 @@ def create_app(engine: Engine | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = engine or _engine()
-        app.state.services = Services(database, KeyRing(database))
+        app.state.services = Services(database, KeyRing(database), GroupCommitter(database))
         try:
             yield
         finally:
-            app.state.services.close(dispose=engine is None)
+            await app.state.services.close(dispose=engine is None)
 
     app = FastAPI(
         title="Operation Agent",
@@ -57,6 +86,8 @@ def create_app(engine: Engine | None = None) -> FastAPI:
     )
     errors.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(TrackingFromAnywhere)
+    app.add_middleware(RequestMetrics)
     for router in ROUTERS:
         app.include_router(router)
     describe_security(app)

@@ -10,11 +10,12 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import psycopg
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -76,14 +77,13 @@ def of_error(error: AgentError) -> ProblemResponse:
 
 def unavailable(error: Exception) -> Retryable | None:
     """What a database failure is to a caller: Retryable when the database is the cause, None when our SQL is."""
-    if isinstance(error, PoolTimeout | InterfaceError):
+    if isinstance(error, PoolTimeout | InterfaceError | psycopg.InterfaceError):
         return Retryable("the database is busy; nothing was stored, send it again")
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None)
-        if isinstance(error, OperationalError) and state is None:
-            return Retryable("the database cannot be reached; nothing was stored, send it again")
-        if state is not None and state.startswith(_UNAVAILABLE_STATES):
-            return Retryable("the database cannot store anything now; nothing was stored, send it again")
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
+        return Retryable("the database cannot be reached; nothing was stored, send it again")
+    if isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith(_UNAVAILABLE_STATES):
+        return Retryable("the database cannot store anything now; nothing was stored, send it again")
     return None
 
 
@@ -128,6 +128,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(PoolTimeout, _database_error)
     app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(psycopg.Error, _database_error)
     app.add_exception_handler(Exception, _bug)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from starlette.requests import Request
 
+from api.group_commit import GroupCommitter
 from operation_agent.access.keyring import KeyRing
 
 
@@ -14,9 +15,11 @@ from operation_agent.access.keyring import KeyRing
 class Services:
     engine: Engine
     keys: KeyRing
+    committer: GroupCommitter
 
-    def close(self, *, dispose: bool) -> None:
+    async def close(self, *, dispose: bool) -> None:
         """At shutdown; `dispose` closes the database too."""
+        await self.committer.close()
         if dispose:
             self.engine.dispose()
 

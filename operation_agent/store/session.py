@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
@@ -35,3 +36,22 @@ def for_system(engine: Engine) -> Iterator[Session]:
     with Session(engine, expire_on_commit=False) as session, session.begin():
         bind_scope(session, None, system=True)
         yield session
+
+
+@contextmanager
+def for_shop_bare(engine: Engine, shop_id: UUID) -> Iterator[psycopg.Connection]:
+    """`for_shop` without the ORM: psycopg's own connection, for the intake's hot path. The same promises."""
+    pooled = engine.raw_connection()
+    try:
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        with connection.pipeline(), connection.transaction():  # begin, scope and statements in one round trip
+            connection.execute(
+                "SELECT set_config('app.shop', %s, true), set_config('app.system', '', true)", (str(shop_id),)
+            )
+            yield connection
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        pooled.invalidate()
+        raise
+    finally:
+        pooled.close()

@@ -1,0 +1,169 @@
+"""Concurrent requests share one commit, and each is answered only after it.
+
+While the writer thread commits one group, the next gathers on the event loop; under load a group is hundreds of
+requests and one fsync, at rest it is one request and no waiting. The queue is bounded: what does not fit is refused
+with 503 at once, before anything was promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.errors import unavailable
+from operation_agent.events import intake
+from operation_agent.events.event import Event
+from operation_agent.kit.errors import Rejected, Retryable
+from operation_agent.store.session import for_shop_bare
+
+MOST_WAITING = 20_000
+"""Events that may wait for the writer; about a second of its work."""
+LARGEST_GROUP = 1_000
+"""Events committed at once: larger groups gain little and make everybody in them wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of one submission: positions of duplicates, and the events the database itself refused."""
+
+    duplicates: frozenset[int]
+    refused: dict[int, Rejected]
+
+
+_ALL_NEW = Committed(frozenset(), {})
+
+
+@dataclass(slots=True)
+class _Submission:
+    shop_id: UUID
+    events: Sequence[Event]
+    answer: asyncio.Future[Committed]
+
+
+class GroupCommitter:
+    """Use from one event loop; `submit` returns after the commit."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
+        self._waiting: deque[_Submission] = deque()
+        self._waiting_events = 0
+        self._busy = False
+        self._closed = False
+
+    async def submit(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
+        """Store events of a shop. Raises Retryable when the queue is full or the database cannot store now."""
+        if self._closed or self._waiting_events + len(events) > MOST_WAITING:
+            raise Retryable("more events are arriving than can be stored; send them again", code="overloaded")
+        loop = asyncio.get_running_loop()
+        submission = _Submission(shop_id, events, loop.create_future())
+        self._waiting.append(submission)
+        self._waiting_events += len(events)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._start, loop)  # after the requests that arrived in this turn of the loop
+        return await submission.answer
+
+    async def close(self) -> None:
+        """Take nothing more, commit what waits, end the writer."""
+        self._closed = True
+        while self._busy:
+            await asyncio.sleep(0.005)
+        self._writer.shutdown()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        group = self._next_group()
+        if not group:
+            self._busy = False
+            return
+        running = loop.run_in_executor(self._writer, self._store, group)
+        running.add_done_callback(lambda done: self._finish(loop, group, done))
+
+    def _next_group(self) -> list[_Submission]:
+        group: list[_Submission] = []
+        size = 0
+        while self._waiting and (not group or size + len(self._waiting[0].events) <= LARGEST_GROUP):
+            submission = self._waiting.popleft()
+            size += len(submission.events)
+            group.append(submission)
+        self._waiting_events -= size
+        return group
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: list[_Submission],
+        done: asyncio.Future[list[Committed | Exception]],
+    ) -> None:
+        failure = done.exception()
+        results = [failure] * len(group) if failure is not None else done.result()
+        for submission, result in zip(group, results, strict=True):
+            if submission.answer.done():
+                continue  # its client has gone; what was committed stays committed
+            if isinstance(result, BaseException):
+                submission.answer.set_exception(result)
+            else:
+                submission.answer.set_result(result)
+        self._start(loop)
+
+    # -- in the writer's thread -----------------------------------------------------------------------------------
+
+    def _store(self, group: list[_Submission]) -> list[Committed | Exception]:
+        by_shop: dict[UUID, list[int]] = {}
+        for index, submission in enumerate(group):
+            by_shop.setdefault(submission.shop_id, []).append(index)
+        results: list[Committed | Exception] = [_ALL_NEW] * len(group)
+        for shop_id, indexes in by_shop.items():
+            events = [event for index in indexes for event in group[index].events]
+            try:
+                together = self._store_shop(shop_id, events)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its requests must be told
+                for index in indexes:
+                    results[index] = unavailable(error) or error
+                continue
+            if together is not _ALL_NEW:
+                _share_out(together, indexes, group, results)
+        return results
+
+    def _store_shop(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
+        """One transaction; if the data is what is wrong, halves, until only the wrong events are refused."""
+        try:
+            with for_shop_bare(self._engine, shop_id) as connection:
+                result = intake.write(connection, shop_id, events)
+            return Committed(result.duplicate_indexes, {}) if result.duplicates else _ALL_NEW
+        except (psycopg.Error, SQLAlchemyError) as error:
+            if unavailable(error) is not None:
+                raise
+            if len(events) == 1:
+                structlog.get_logger("intake").warning("event refused by the database", error=str(error)[:300])
+                reason = str(error).splitlines()[0][:200]
+                return Committed(frozenset(), {0: Rejected(f"the database refused it: {reason}", code="not_storable")})
+        middle = len(events) // 2
+        left, right = self._store_shop(shop_id, events[:middle]), self._store_shop(shop_id, events[middle:])
+        return Committed(
+            left.duplicates | {index + middle for index in right.duplicates},
+            left.refused | {index + middle: refusal for index, refusal in right.refused.items()},
+        )
+
+
+def _share_out(
+    together: Committed, indexes: list[int], group: list[_Submission], results: list[Committed | Exception]
+) -> None:
+    """Give each submission its part of what became of all of them."""
+    start = 0
+    for index in indexes:
+        end = start + len(group[index].events)
+        results[index] = Committed(
+            frozenset(one - start for one in together.duplicates if start <= one < end),
+            {one - start: refusal for one, refusal in together.refused.items() if start <= one < end},
+        )
+        start = end

@@ -1,0 +1,133 @@
+"""The way in: events become rows, once, in one statement, and the shop's partitions are rung.
+
+An event is stored the first time its source's id is seen and counted as a duplicate after that. In the same
+transaction it joins the queue of its partition (a hash of its strongest identity: one customer's events stay in
+order) and, as the last statement, the outbox says that the partition has events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+from zlib import crc32
+
+import orjson
+import psycopg
+from sqlalchemy.orm import Session
+
+from operation_agent.kit.ids import digest_id, new_id
+from operation_agent.store import arrays
+
+from .event import IDENTITY_KINDS, Event
+
+PARTITIONS = 8
+TOPIC = "events.process"
+
+_STORE = """
+WITH incoming AS MATERIALIZED (
+  SELECT * FROM unnest(%(ids)s, %(digests)s, %(sources)s, %(source_ids)s, %(types)s, %(names)s, %(occurred)s,
+                       %(received)s, %(identities)s, %(properties)s, %(contexts)s, %(partitions)s) WITH ORDINALITY
+    AS i (id, digest, source, source_id, type, name, occurred_at, received_at, identity, properties, context,
+          partition, position)
+), fresh AS (
+  INSERT INTO event_keys (shop_id, digest, received_at)
+  SELECT %(shop)s, digest, received_at FROM incoming ORDER BY digest
+  ON CONFLICT DO NOTHING RETURNING digest
+), stored AS (
+  INSERT INTO events (shop_id, id, source, source_id, type, name, occurred_at, received_at, identity, properties,
+                      context)
+  SELECT %(shop)s, id, source, source_id, type, name, occurred_at, received_at, identity, properties, context
+  FROM incoming JOIN fresh USING (digest)
+), queued AS (
+  INSERT INTO event_queue (shop_id, partition, event_id, received_at)
+  SELECT %(shop)s, partition, id, received_at FROM incoming JOIN fresh USING (digest) ORDER BY position
+)
+SELECT digest FROM fresh
+"""
+# Sorted by digest, so that two writers with the same new events wait for each other and never deadlock.
+
+_RING = """
+INSERT INTO outbox (id, shop_id, topic, key, rung_at)
+SELECT r.id, %(shop)s, %(topic)s, r.key, %(at)s FROM unnest(%(ids)s, %(keys)s) AS r (id, key)
+ORDER BY r.key
+ON CONFLICT (shop_id, topic, key) DO UPDATE SET rings = outbox.rings + 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeResult:
+    """`duplicate_indexes` are positions in what was given; accepted + duplicates is its length."""
+
+    accepted: int
+    duplicates: int
+    duplicate_indexes: frozenset[int]
+
+
+def partition_of(identity: dict[str, str]) -> int:
+    """The queue partition of an event: by its strongest identity, the same in every process and release."""
+    for kind in IDENTITY_KINDS:
+        value = identity.get(kind)
+        if value is not None:
+            return crc32(f"{kind}:{value}".encode()) % PARTITIONS
+    return 0
+
+
+def commit(session: Session, shop_id: UUID, events: Sequence[Event]) -> IntakeResult:
+    """Store events of one shop, in its scope, in this transaction (its caller's `for_shop` commits it)."""
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return write(connection, shop_id, events)
+
+
+def write(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]) -> IntakeResult:
+    """`commit` on a bare connection that is bound to the shop already: the group committer's way."""
+    first: dict[UUID, int] = {}
+    repeated: set[int] = set()
+    digests = [digest_id(event.source, event.source_id) for event in events]
+    for index, digest in enumerate(digests):
+        if first.setdefault(digest, index) != index:
+            repeated.add(index)
+    if not first:
+        return IntakeResult(0, 0, frozenset())
+    chosen = [events[index] for index in first.values()] if repeated else events
+    partitions = [partition_of(event.identity) for event in chosen]
+    with connection.pipeline():
+        stored = connection.execute(_STORE, _columns(shop_id, chosen, list(first), partitions), prepare=True)
+        _ring(connection, shop_id, set(partitions), max(event.received_at for event in chosen))
+        fresh = {row[0] for row in stored.fetchall()} if stored.rowcount != len(first) else first.keys()
+    repeated.update(index for digest, index in first.items() if digest not in fresh)
+    return IntakeResult(len(events) - len(repeated), len(repeated), frozenset(repeated))
+
+
+def _columns(shop_id: UUID, events: Sequence[Event], digests: list[UUID], partitions: list[int]) -> dict[str, object]:
+    return {
+        "shop": shop_id,
+        "ids": arrays.uuids([event.id for event in events]),
+        "digests": arrays.uuids(digests),
+        "sources": arrays.texts([event.source for event in events]),
+        "source_ids": arrays.texts([event.source_id for event in events]),
+        "types": arrays.texts([event.type for event in events]),
+        "names": arrays.texts([event.name for event in events]),
+        "occurred": arrays.instants([event.occurred_at for event in events]),
+        "received": arrays.instants([event.received_at for event in events]),
+        "identities": arrays.documents([orjson.dumps(event.identity) for event in events]),
+        "properties": arrays.documents([orjson.dumps(event.properties) for event in events]),
+        "contexts": arrays.documents([orjson.dumps(event.context) for event in events]),
+        "partitions": arrays.smallints(partitions),
+    }
+
+
+def _ring(connection: psycopg.Connection, shop_id: UUID, partitions: set[int], at: datetime) -> None:
+    """As store.outbox.ring, without leaving the pipeline."""
+    keys = [str(partition) for partition in sorted(partitions)]
+    connection.execute(
+        _RING,
+        {
+            "shop": shop_id, "topic": TOPIC, "at": at,
+            "ids": arrays.uuids([new_id() for _ in keys]), "keys": arrays.texts(keys),
+        },
+        prepare=True,
+    )  # fmt: skip
+    connection.execute("NOTIFY outbox")
