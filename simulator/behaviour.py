@@ -174,9 +174,7 @@ class _Answers:
     clicked_through: Flags
 
 
-def _read(
-    shoppers: Shoppers, state: State, day: int, messages: Messages, first: int
-) -> tuple[State, _Answers]:
+def _read(shoppers: Shoppers, state: State, day: int, messages: Messages, first: int) -> tuple[State, _Answers]:
     """The morning: yesterday's messages are counted, opened, clicked, remembered, or make someone leave."""
     received = state.received.copy()
     received[:, day % WEEK] = 0
