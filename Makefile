@@ -1,13 +1,15 @@
 # Everything a person can do with a checkout. Needs python3 >= 3.11, make and git; all else is installed below .venv.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+export PYTHONDONTWRITEBYTECODE := 1
 PY := .venv/bin/python
 UV := .uv/bin/uv
 SERVE ?= 1
+OURS := api bench cli embedded integrations migrations operation_agent rules simulator workers
 
 .PHONY: help install demo test check format up bench lock clean
-help:            ## this list
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?/\1\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .uv/bin/uv:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is older than 3.11; install a newer one and try again" >&2; exit 1; }
@@ -15,11 +17,14 @@ help:            ## this list
 	@if [ -x .uv/bin/pip ]; then .uv/bin/pip install -q --disable-pip-version-check uv; \
 	 else python3 -m pip install -q --disable-pip-version-check --target .uv/lib uv && ln -sf ../lib/bin/uv .uv/bin/uv; fi
 
-# The embedded PostgreSQL and Redis have wheels for 3.12 and 3.11.
+# The embedded PostgreSQL and Redis have wheels for 3.12 and 3.11. Each is asked for by path: a version manager's shim
+# for a version that is not switched on ends a search by number. Neither there: uv fetches 3.12.
 .venv/.installed: .uv/bin/uv requirements.lock pyproject.toml
-	@$(UV) venv -q --clear --python 3.12 .venv 2>/dev/null || $(UV) venv -q --clear --python 3.11 .venv
+	@python=$$($(UV) python find --system 3.12 2>/dev/null || $(UV) python find --system 3.11 2>/dev/null || echo 3.12); \
+	 $(UV) venv -q --clear --python "$$python" .venv
 	@$(UV) pip sync -q --python $(PY) --require-hashes --compile-bytecode requirements.lock
 	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
+	@$(PY) -m compileall -q $(OURS)
 	@touch $@
 
 .venv/.demo-data: .venv/.installed requirements-demo.lock
@@ -41,8 +46,9 @@ check: .venv/.installed  ## format, lint, types, import rules, house rules
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-cache
 	@$(PY) tests/house_rules.py
+	@$(PY) docs/reference/generate.py --check
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@.venv/bin/hadolint Dockerfile
 
@@ -56,5 +62,5 @@ bench: .venv/.demo-data  ## the measured comparisons of bench/
 lock: .uv/bin/uv  ## refresh requirements.lock (hashes, no index address)
 	@$(UV) pip compile -q --universal --python-version 3.11 --extra embedded --group dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 
-clean:           ## remove the environment (not your data in ./var)
+clean:  ## remove the environment (not your data in ./var)
 	@rm -rf .venv .uv

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import text
 
 from operation_agent.kit.clock import SYSTEM
-from operation_agent.kit.errors import AgentError
+from operation_agent.kit.errors import AgentError, Rejected
 from operation_agent.kit.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -37,9 +37,14 @@ class Finding:
     advice: str = ""
 
 
-def run(*, as_json: bool) -> int:
-    """Print every finding; 1 when one of them is a fail."""
-    findings = list(examine(settings()))
+def run(*, as_json: bool, only: frozenset[str] = frozenset()) -> int:
+    """Print every finding, or those of the checks named; 1 when one of them is a fail. Raises Rejected for no such."""
+    findings = [finding for finding in examine(settings()) if not only or finding.check in only]
+    missing = only - {finding.check for finding in findings}
+    if missing:
+        raise Rejected(
+            f"no check called {', '.join(sorted(missing))} was made here; `opagent doctor` shows those that are"
+        )
     if as_json:
         from cli.output import show_json
 

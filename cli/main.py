@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cli import database, demo_command, imports, keys, shops, users, work
+from cli.output import AsJson
 
 app = typer.Typer(
     name="opagent",
@@ -45,11 +46,14 @@ def up(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    only: Annotated[list[str] | None, typer.Option(help="Only this check; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check this machine and this installation, and say what to do."""
     from cli.doctor import run
 
-    raise typer.Exit(run(as_json=as_json))
+    raise typer.Exit(run(as_json=as_json, only=frozenset(only or ())))
 
 
 app.command("demo")(demo_command.demo)

@@ -5,8 +5,8 @@ A login that bypasses row-level security first makes the role `opagent`, and eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -30,9 +30,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 def _become_application_role(connection: Connection) -> None:
     row = connection.execute(
-        text(
-            "SELECT rolsuper OR rolbypassrls AS bypasses, rolsuper OR rolcreaterole AS creates FROM pg_roles WHERE rolname = current_user"
-        )
+        text("SELECT rolsuper OR rolbypassrls AS bypasses FROM pg_roles WHERE rolname = current_user")
     ).one()
     if not row.bypasses:
         return
@@ -50,7 +48,7 @@ def _become_application_role(connection: Connection) -> None:
     connection.commit()
 
 
-def _run(url: str, act: Any) -> Any:
+def _run(url: str, act: Callable[[Connection], None]) -> None:
     engine = create_engine(driver_url(url), connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"})
     try:
         with engine.connect() as connection:
@@ -58,7 +56,8 @@ def _run(url: str, act: Any) -> Any:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             connection.commit()
             try:
-                return act(connection)
+                act(connection)
+                connection.commit()
             finally:
                 connection.rollback()
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
@@ -69,11 +68,11 @@ def _run(url: str, act: Any) -> Any:
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Idempotent. Two callers at once: the second waits, then finds nothing to do."""
-    _run(url, lambda connection: (command.upgrade(_config(connection), revision), connection.commit()))
+    _run(url, lambda connection: command.upgrade(_config(connection), revision))
 
 
 def downgrade(url: str, revision: str) -> None:
-    _run(url, lambda connection: (command.downgrade(_config(connection), revision), connection.commit()))
+    _run(url, lambda connection: command.downgrade(_config(connection), revision))
 
 
 def head() -> str:
