@@ -10,6 +10,8 @@ EVERYTHING = "*"
 
 PERMISSIONS: dict[str, str] = {
     "events:write": "send tracking events",
+    "events:read": "see imports and events that could not be processed",
+    "events:replay": "process failed events again",
     "imports:write": "import files of past orders and events",
     "shops:read": "see shops and their settings",
     "shops:write": "create shops, change settings, move a sandbox's clock",
@@ -23,6 +25,8 @@ PERMISSIONS: dict[str, str] = {
     "actions:read": "see actions, attempts, coupons and budgets",
     "actions:write": "approve, cancel and resolve actions; change budgets",
     "effects:read": "see effects and the profit ledger",
+    "effects:write": "ask for a new comparison",
+    "metrics:read": "read Prometheus metrics from another machine",
     "audit:read": "see who did what",
     "integrations:read": "see integrations, without their secrets",
     "integrations:write": "connect and change integrations",
