@@ -37,11 +37,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The provider provably did nothing. `permanent`: the same call will be refused again."""
+    """The provider provably did nothing. `permanent`: the same call will be refused again.
+
+    `is_provider_down`: nothing is wrong with this delivery; the provider is unreachable, throttles, or refuses our
+    credentials. Such an action waits as long as it takes, and the channel's breaker hears of it.
+    """
 
     reason: str
     permanent: bool
     retry_after: timedelta | None = None
+    is_provider_down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,15 @@ Outcome = Sent | NotSent | Unknown
 
 
 class Channel(Protocol):
-    """What an integration provides. `name` is the vendor; `capability` what `find` can do for an Unknown."""
+    """What an integration provides. `name` is the vendor; `capability` what `find` can do for an Unknown.
+
+    `settle` is how long an unknown outcome rests before `find` is asked, so that the provider has finished, and
+    shows, what it had begun. `send` and `find` are called from several threads at once.
+    """
 
     name: str
     capability: Capability
+    settle: timedelta
 
     def send(self, delivery: Delivery) -> Outcome:
         """Call the provider once, within `delivery.timeout`."""

@@ -38,6 +38,8 @@ CREATE TABLE actions (
   parameters     jsonb NOT NULL,
   after_action   uuid,                      -- waits until that one is sent (an e-mail for its coupon's code)
   dedupe_key     text NOT NULL,
+  decided_at     timestamptz NOT NULL,      -- shop time of the decision
+  exit_on        text[] NOT NULL DEFAULT '{}',  -- event types that make it pointless once they follow the decision
   state          text NOT NULL CHECK (state IN ('waiting_approval', 'ready', 'sending', 'sent', 'unknown',
                    'suppressed', 'over_budget', 'failed', 'cancelled', 'parked')),
   reason         text,
@@ -47,6 +49,7 @@ CREATE TABLE actions (
   fence          bigint NOT NULL DEFAULT 0,
   attempt        smallint NOT NULL DEFAULT 0,
   maybe_sent     boolean NOT NULL DEFAULT false,
+  lookups        smallint NOT NULL DEFAULT 0,   -- how often the provider was asked about an unknown outcome
   provider       text,
   provider_ref   text,
   result         jsonb NOT NULL DEFAULT '{}',
@@ -65,6 +68,7 @@ CREATE INDEX actions_due ON actions (shop_id, channel, due_at) WHERE state = 're
 CREATE INDEX actions_leased ON actions (shop_id, lease_until) WHERE state = 'sending';
 CREATE INDEX actions_unknown ON actions (shop_id, retry_at) WHERE state = 'unknown';
 CREATE INDEX actions_customer ON actions (shop_id, customer_id, sent_at);
+CREATE INDEX actions_following ON actions (shop_id, after_action) WHERE after_action IS NOT NULL AND state = 'ready';
 CREATE INDEX actions_provider ON actions (shop_id, provider, provider_ref) WHERE provider_ref IS NOT NULL;
 
 CREATE TABLE attempts (                     -- append-only: one call to a provider
@@ -74,7 +78,7 @@ CREATE TABLE attempts (                     -- append-only: one call to a provid
   fence       bigint NOT NULL,
   started_at  timestamptz NOT NULL,
   finished_at timestamptz,
-  outcome     text,                         -- 'sent', 'not_sent', 'unknown'
+  outcome     text,                         -- 'sent', 'not_sent', 'unknown'; NULL: no answer was recorded
   detail      text,
   PRIMARY KEY (shop_id, action_id, number)
 );

@@ -1,0 +1,117 @@
+"""The action types there are: which channel carries each, what it takes, what one costs.
+
+How a step is written in a rule is `rules.step`'s; here stands what the executor must know. Costs are minor units of
+the shop's currency; `shop.settings["costs"]` overrides them by type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from operation_agent.kit.errors import Rejected
+from rules import duration
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelKind:
+    """What must be true before something goes out on a channel. `address`: the customer's column, if it needs one."""
+
+    name: str
+    address: Literal["email", "phone"] | None
+    needs_consent: bool
+    is_message: bool  # counts against frequency caps
+
+
+@dataclass(frozen=True, slots=True)
+class ActionType:
+    """`schema` is the JSON Schema of its parameters, as they stand in `actions.parameters`."""
+
+    name: str
+    channel: str
+    labels: Mapping[str, str]
+    schema: Mapping[str, Any]
+    cost_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most `count` messages of a channel to one customer within any `window` of shop time."""
+
+    count: int
+    window: timedelta
+
+
+_TEXTS = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
+
+CHANNELS: dict[str, ChannelKind] = {
+    "email": ChannelKind("email", address="email", needs_consent=True, is_message=True),
+    "coupon": ChannelKind("coupon", address=None, needs_consent=False, is_message=False),
+}
+
+TYPES: dict[str, ActionType] = {
+    "email": ActionType(
+        "email",
+        channel="email",
+        labels={"zh": "电子邮件", "en": "E-mail"},
+        schema={
+            "type": "object",
+            "required": ["subject", "body"],
+            "properties": {"subject": _TEXTS, "body": _TEXTS, "product": {"type": "object"}},
+        },
+        cost_minor=1,
+    ),
+    "coupon": ActionType(
+        "coupon",
+        channel="coupon",
+        labels={"zh": "优惠券", "en": "Coupon"},
+        schema={
+            "type": "object",
+            "required": ["percent"],
+            "properties": {
+                "percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+                "expires_in": {"type": "string", "description": "ISO 8601 duration, P14D by default"},
+            },
+        },
+        cost_minor=0,
+    ),
+}
+
+DEFAULT_CAPS = {"email": Cap(7, timedelta(days=7))}
+"""The last line behind the strategies' own caps; `shop.settings["hard_caps"]` changes it."""
+
+
+def action_type(name: str) -> ActionType:
+    """Raises Rejected, naming the types there are."""
+    try:
+        return TYPES[name]
+    except KeyError:
+        raise Rejected(f"there is no action type {name!r}; there are {', '.join(TYPES)}", code="action_type") from None
+
+
+def unit_cost(settings: Mapping[str, Any], name: str) -> int:
+    """What doing one of `name` costs, in minor units of the shop's currency."""
+    return int(settings.get("costs", {}).get(name, action_type(name).cost_minor))
+
+
+def caps(settings: Mapping[str, Any], channel: str, strategy_caps: list[dict[str, Any]] | None) -> list[Cap]:
+    """Every cap on a channel: the shop's own ({"hard_caps": {"email": {"count": 4, "window": "P7D"}}}, null for none)
+    and those of a strategy's definition."""
+    own = settings.get("hard_caps", {})
+    shops = [_cap(own[channel])] if own.get(channel) else []
+    if channel not in own and channel in DEFAULT_CAPS:
+        shops = [DEFAULT_CAPS[channel]]
+    return shops + [_cap(cap) for cap in strategy_caps or () if cap["channel"] == channel]
+
+
+def _cap(written: Mapping[str, Any]) -> Cap:
+    return Cap(int(written["count"]), duration.parse(written["window"]))
+
+
+def needs_approval(settings: Mapping[str, Any], name: str, cost_minor: int) -> bool:
+    """Whether a person must say yes: {"approval": {"types": ["coupon"], "above_minor": 5000}}; default never."""
+    wanted = settings.get("approval") or {}
+    above = wanted.get("above_minor")
+    return name in wanted.get("types", ()) or (above is not None and cost_minor > above)

@@ -1,0 +1,245 @@
+"""Writing down what became of a call: compare-and-set on the claim's fence, so a late answer cannot undo a newer claim.
+
+Sent: the budget is committed, the message's cost enters the profit ledger, a coupon becomes a row, and whatever
+waited for it is woken. Provably not sent: tried again later, or failed after too many attempts. Lost: `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from operation_agent.kit.ids import uniform
+from operation_agent.store.shops import Shop
+
+from . import budget
+from .channel import NotSent, Outcome, Sent, Unknown
+from .claiming import Claimed, wake_followers
+from .states import Core, Happening, after, sources
+
+MOST_ATTEMPTS = 8
+SETTLE = timedelta(seconds=30)
+"""How long an unknown outcome rests before the provider is asked: it must have had time to finish what it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one call gave. Times are system time; `called_at` is None when nothing left the house."""
+
+    claimed: Claimed
+    outcome: Outcome
+    called_at: datetime | None
+    finished_at: datetime
+
+
+def back_off(dedupe_key: str, attempt: int) -> timedelta:
+    """2, 4, 8 … 300 s after the first, second, third … refusal, less up to half: a reproducible jitter."""
+    full = min(2.0**attempt, 300.0)
+    return timedelta(seconds=full * (1 - 0.5 * uniform("back-off", dedupe_key, str(attempt))))
+
+
+def record(
+    session: Session, shop: Shop, provider: str, results: Sequence[Result], *, at: datetime, settle: timedelta = SETTLE
+) -> int:
+    """Write a batch of results; returns how many were still ours. `at` is system time."""
+    by_kind: dict[type, list[Result]] = {Sent: [], NotSent: [], Unknown: []}
+    for result in results:
+        by_kind[type(result.outcome)].append(result)
+    written = _record_sent(session, shop, provider, by_kind[Sent], at)
+    written += _record_refused(session, shop, provider, by_kind[NotSent], at)
+    written += _record_unknown(session, shop, provider, by_kind[Unknown], at, settle)
+    _close_attempts(session, shop.id, results)
+    return written
+
+
+def _record_sent(session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime) -> int:
+    proofs = [
+        Proof(
+            result.claimed.id,
+            result.claimed.fence,
+            result.outcome.provider_ref,
+            result.outcome.result,
+            result.claimed.moment,
+            result.called_at,
+        )
+        for result in results
+        if isinstance(result.outcome, Sent)
+    ]
+    return settle_sent(session, shop, provider, "sent", proofs, at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That an action was done: `sent_at` is shop time, `called_at` system time; `fence` None matches any claim."""
+
+    action_id: UUID
+    fence: int | None
+    provider_ref: str | None
+    result: dict
+    sent_at: datetime
+    called_at: datetime | None
+
+
+_SENT = """
+UPDATE actions a SET state = 'sent', reason = NULL, provider = :provider,
+  provider_ref = COALESCE(r.provider_ref, a.provider_ref), result = CAST(r.result AS jsonb), sent_at = r.sent_at,
+  called_at = COALESCE(a.called_at, r.called_at), lease_until = NULL, retry_at = NULL
+FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[]), CAST(:refs AS text[]), CAST(:results AS text[]),
+  CAST(:sent AS timestamptz[]), CAST(:called AS timestamptz[])) AS r (id, fence, provider_ref, result, sent_at, called_at)
+WHERE a.shop_id = :shop AND a.id = r.id AND a.fence = COALESCE(r.fence, a.fence) AND a.state = ANY(:sources)
+  AND NOT a.held_out
+RETURNING a.id, a.customer_id, a.channel, a.cost_minor, a.sent_at, a.result
+"""
+
+
+def settle_sent(
+    session: Session, shop: Shop, provider: str, happening: Happening, proofs: Sequence[Proof], *, at: datetime
+) -> int:
+    """These were done. Everything that follows from it happens here, and only for those not known as sent before."""
+    if not proofs:
+        return 0
+    done = session.execute(
+        text(_SENT),
+        {
+            "shop": shop.id,
+            "provider": provider,
+            "sources": list(sources(happening)),
+            "ids": [one.action_id for one in proofs],
+            "fences": [one.fence for one in proofs],
+            "refs": [one.provider_ref for one in proofs],
+            "results": [orjson.dumps(one.result).decode() for one in proofs],
+            "sent": [one.sent_at for one in proofs],
+            "called": [one.called_at for one in proofs],
+        },
+    ).all()
+    ids = [row.id for row in done]
+    _write_costs(session, shop, ids)
+    _write_coupons(session, shop.id, [row.id for row in done if row.channel == "coupon"])
+    budget.finish(session, shop.id, ids, "commit", at=at)
+    wake_followers(session, shop.id, ids, at=at)
+    return len(ids)
+
+
+def _write_costs(session: Session, shop: Shop, action_ids: Sequence[UUID]) -> None:
+    session.execute(
+        text(
+            "INSERT INTO ledger (shop_id, kind, source_id, customer_id, amount_minor, currency, occurred_at)"
+            " SELECT shop_id, 'message_cost', id::text, customer_id, -cost_minor, :currency, sent_at FROM actions"
+            " WHERE shop_id = :shop AND id = ANY(:ids) AND cost_minor > 0 ON CONFLICT DO NOTHING"
+        ),
+        {"shop": shop.id, "ids": list(action_ids), "currency": shop.currency},
+    )
+
+
+def _write_coupons(session: Session, shop_id: UUID, action_ids: Sequence[UUID]) -> None:
+    if action_ids:
+        session.execute(
+            text(
+                "INSERT INTO coupons (shop_id, action_id, customer_id, code, percent, issued_at, expires_at)"
+                " SELECT shop_id, id, customer_id, result ->> 'code', (result ->> 'percent')::numeric, sent_at,"
+                " (result ->> 'expires_at')::timestamptz FROM actions WHERE shop_id = :shop AND id = ANY(:ids)"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"shop": shop_id, "ids": list(action_ids)},
+        )
+
+
+_REFUSED = """
+UPDATE actions a SET state = r.state, reason = r.reason, provider = :provider, retry_at = r.retry_at,
+  lease_until = NULL, maybe_sent = a.maybe_sent OR r.maybe_sent, called_at = COALESCE(a.called_at, r.called_at)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+  CAST(:retries AS timestamptz[]), CAST(:maybe AS boolean[]), CAST(:called AS timestamptz[]))
+  AS r (id, fence, state, reason, retry_at, maybe_sent, called_at)
+WHERE a.shop_id = :shop AND a.id = r.id AND a.fence = r.fence AND a.state = ANY(:sources)
+RETURNING a.id, a.state
+"""
+
+
+def _write(
+    session: Session,
+    shop: Shop,
+    provider: str,
+    from_states: Sequence[str],
+    results: Sequence[Result],
+    plan: Callable[[Result], tuple[str, str, datetime | None, bool]],
+) -> list[tuple[UUID, str]]:
+    """`plan` gives state, reason, retry_at and maybe_sent of each result; returns (id, state) of those still ours."""
+    if not results:
+        return []
+    states, reasons, retries, maybe = zip(*(plan(result) for result in results), strict=True)
+    rows = session.execute(
+        text(_REFUSED),
+        {
+            "shop": shop.id,
+            "provider": provider,
+            "sources": list(from_states),
+            "ids": [result.claimed.id for result in results],
+            "fences": [result.claimed.fence for result in results],
+            "states": list(states),
+            "reasons": list(reasons),
+            "retries": list(retries),
+            "maybe": list(maybe),
+            "called": [result.called_at for result in results],
+        },
+    )
+    return [(row.id, row.state) for row in rows]
+
+
+def _record_refused(session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime) -> int:
+    def plan(result: Result) -> tuple[str, str, datetime | None, bool]:
+        refusal, claimed = result.outcome, result.claimed
+        assert isinstance(refusal, NotSent)
+        core = Core("sending", claimed.fence, claimed.attempt, claimed.maybe_sent)
+        if refusal.permanent:
+            return after(core, "failed").state, refusal.reason, None, False
+        if claimed.attempt >= MOST_ATTEMPTS and not refusal.is_provider_down:
+            reason = f"gave up after {claimed.attempt} attempts: {refusal.reason}"
+            return after(core, "failed").state, reason, None, False
+        wait = max(back_off(claimed.dedupe_key, claimed.attempt), refusal.retry_after or timedelta(0))
+        return "ready", refusal.reason, at + wait, False
+
+    written = _write(session, shop, provider, sources("refused"), results, plan)
+    failed = [id_ for id_, state in written if state == "failed"]
+    budget.finish(session, shop.id, failed, "release", at=at)
+    if failed:
+        wake_followers(session, shop.id, failed, at=at)
+    return len(written)
+
+
+def _record_unknown(
+    session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime, settle: timedelta
+) -> int:
+    def plan(result: Result) -> tuple[str, str, datetime | None, bool]:
+        assert isinstance(result.outcome, Unknown)
+        return "unknown", result.outcome.reason, at + settle, True
+
+    return len(_write(session, shop, provider, sources("lost"), results, plan))
+
+
+def _close_attempts(session: Session, shop_id: UUID, results: Sequence[Result]) -> None:
+    names: dict[type, str] = {Sent: "sent", NotSent: "not_sent", Unknown: "unknown"}
+    details = [getattr(result.outcome, "reason", None) for result in results]
+    session.execute(
+        text(
+            """
+            UPDATE attempts t SET finished_at = r.finished_at, outcome = r.outcome, detail = r.detail
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS smallint[]), CAST(:finished AS timestamptz[]),
+              CAST(:outcomes AS text[]), CAST(:details AS text[])) AS r (id, number, finished_at, outcome, detail)
+            WHERE t.shop_id = :shop AND t.action_id = r.id AND t.number = r.number AND t.finished_at IS NULL
+            """
+        ),
+        {
+            "shop": shop_id,
+            "ids": [result.claimed.id for result in results],
+            "numbers": [result.claimed.attempt for result in results],
+            "finished": [result.finished_at for result in results],
+            "outcomes": [names[type(result.outcome)] for result in results],
+            "details": details,
+        },
+    )

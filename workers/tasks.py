@@ -1,0 +1,95 @@
+"""The tasks: a name (the outbox topic), how it is delivered, and one call. Each takes a shop and a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.logging import logger
+from operation_agent.store import outbox, ticks
+from operation_agent.store.session import for_shop
+from operation_agent.store.shops import load_shop
+
+from .app import JOB_TIME_LIMIT, app
+from .connections import engine
+from .jobs import Turn, turn
+
+log = logger(__name__)
+_JOB = {"time_limit": JOB_TIME_LIMIT, "soft_time_limit": JOB_TIME_LIMIT - 30}
+
+
+@app.task(name="events.process")
+def process_events(shop_id: str, key: str) -> None:
+    from .processing import drain
+
+    drain(engine(), UUID(shop_id), int(key))
+
+
+@app.task(name="actions.deliver")
+def deliver_actions(shop_id: str, key: str) -> None:
+    from .delivery import deliver
+
+    deliver(engine(), UUID(shop_id), key)
+
+
+@app.task(name="actions.reconcile")
+def reconcile_actions(shop_id: str, key: str) -> None:
+    from .delivery import reconcile
+
+    reconcile(engine(), UUID(shop_id))
+
+
+@app.task(name="clustering.fit", **_JOB)
+def fit_clustering(shop_id: str, key: str) -> None:
+    _job("clustering.fit", shop_id, key, _fit)
+
+
+@app.task(name="schedule.run", **_JOB)
+def run_schedule(shop_id: str, key: str) -> None:
+    _job("schedule.run", shop_id, key, _run)
+
+
+@app.task(name="effects.compare", **_JOB)
+def compare_effects(shop_id: str, key: str) -> None:
+    _job("effects.compare", shop_id, key, _compare)
+
+
+def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
+    """Run it if there is room; ring again if not (the relay spaces a job's wake-ups out)."""
+    with turn(engine(), f"{topic}:{shop_id}:{key}") as ours:
+        if ours is Turn.OURS:
+            act(UUID(shop_id), key)
+        elif ours is Turn.BUSY:
+            with for_shop(engine(), UUID(shop_id)) as session:
+                outbox.ring(session, UUID(shop_id), [(topic, key)], at=SYSTEM.now())
+
+
+def _fit(shop_id: UUID, _key: str) -> None:
+    from operation_agent.clustering import job
+
+    with for_shop(engine(), shop_id) as session:
+        shop, at = load_shop(session, shop_id), SYSTEM.now()
+        job.run(session, shop, now=at)
+        ticks.finish(session, shop_id, ticks.CLUSTERING, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _compare(shop_id: UUID, _key: str) -> None:
+    from operation_agent.feedback import effects
+
+    with for_shop(engine(), shop_id) as session:
+        shop, at = load_shop(session, shop_id), SYSTEM.now()
+        effects.compare(session, shop, as_of=at + shop.clock_offset, computed_at=at)
+        ticks.finish(session, shop_id, ticks.COMPARISON, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _run(shop_id: UUID, key: str) -> None:
+    """Once per due time: the open tick is closed in the transaction that decides, or there is nothing to do."""
+    from operation_agent import agent
+    from operation_agent.strategies import calendar
+
+    rule_id, due_at = calendar.read_key(key)
+    with for_shop(engine(), shop_id) as session:
+        shop, at = load_shop(session, shop_id), SYSTEM.now()
+        if ticks.finish(session, shop_id, calendar.tick_name(rule_id), up_to=due_at, at=at):
+            agent.run_schedule(session, shop, rule_id, due_at, recorded_at=at)
