@@ -29,6 +29,7 @@ from api.routes import (
     home,
     session,
     shops,
+    strategies,
     tracking,
 )
 from api.services import Services
@@ -44,6 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     events.router,
     customers.router,
     clusterings.router,
+    strategies.router,
     actions.router,
     effects.router,
     audit.router,

@@ -11,16 +11,12 @@ from operation_agent.actions import wakeups
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
-from operation_agent.store import outbox, ticks
+from operation_agent.store import ticks
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import Shop, list_shops
 from operation_agent.strategies import calendar
-from rules import cron
 
 log = logger(__name__)
-
-CRONS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *"}
-"""When each shop's own jobs come due, in its time zone; `shop.settings["schedules"]` changes it by topic."""
 
 _CALENDAR = "calendar"  # the tick up to whose due time the scheduled rules have been looked at
 _FARTHEST = timedelta(days=31)
@@ -58,7 +54,7 @@ def take_ticks(engine: Engine, *, clock: Clock = SYSTEM) -> int:
 
 def due_ticks(session: Session, shop: Shop, *, at: datetime) -> int:
     now = at + shop.clock_offset
-    return _rules(session, shop, now, at) + sum(_job(session, shop, topic, now, at) for topic in CRONS)
+    return _rules(session, shop, now, at) + calendar.wake_jobs(session, shop, until=now, at=at)
 
 
 def _rules(session: Session, shop: Shop, now: datetime, at: datetime) -> int:
@@ -90,18 +86,6 @@ def _wake_in_steps(session: Session, shop: Shop, after: datetime, until: datetim
         return _wake_in_steps(session, shop, after, half, at) + _wake_in_steps(session, shop, half, until, at)
 
 
-def _job(session: Session, shop: Shop, topic: str, now: datetime, at: datetime) -> int:
-    """Ring for the newest due time of a job, unless it was taken: a week's worth of missed nights is one clustering."""
-    expression = shop.settings.get("schedules", {}).get(topic, CRONS[topic])
-    if expression is None:
-        return 0
-    due_at = max(cron.fire_times(expression, shop.time_zone, now - timedelta(days=2), now), default=None)
-    if due_at is None or not ticks.take(session, shop.id, topic, due_at, at=at):
-        return 0
-    outbox.ring(session, shop.id, [(topic, "")], at=at)
-    return 1
-
-
 def make_partitions(engine: Engine, *, clock: Clock = SYSTEM) -> None:
     """This month's and the next two months' partitions of events and decisions; and old ticks go."""
     month = clock.now().date().replace(day=1)
@@ -110,6 +94,4 @@ def make_partitions(engine: Engine, *, clock: Clock = SYSTEM) -> None:
             for parent in ("events", "decisions"):
                 session.execute(text("SELECT ensure_partition(:parent, :month)"), {"parent": parent, "month": month})
             month = (month + timedelta(days=32)).replace(day=1)
-        session.execute(
-            text("DELETE FROM schedule_ticks WHERE finished_at < :before"), {"before": clock.now() - _KEPT}
-        )
+        session.execute(text("DELETE FROM schedule_ticks WHERE finished_at < :before"), {"before": clock.now() - _KEPT})

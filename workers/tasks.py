@@ -91,5 +91,5 @@ def _run(shop_id: UUID, key: str) -> None:
     rule_id, due_at = calendar.read_key(key)
     with for_shop(engine(), shop_id) as session:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
-        if ticks.finish(session, shop_id, calendar.tick_name(rule_id), up_to=due_at, at=at):
+        if calendar.finish(session, shop_id, rule_id, due_at, at=at):
             agent.run_schedule(session, shop, rule_id, due_at, recorded_at=at)

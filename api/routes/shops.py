@@ -16,9 +16,10 @@ from api.errors import Problem
 from api.fields import Instant, JsonObject, Text
 from api.idempotency import Idempotent
 from operation_agent.access.principal import Principal
+from operation_agent.actions import wakeups
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import NotFound
-from operation_agent.store import audit, outbox, shops
+from operation_agent.store import audit, shops
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.strategies import calendar
 
@@ -67,8 +68,8 @@ class ClockMove(BaseModel):
 
 class ClockMoved(BaseModel):
     now: datetime
-    schedules: int = Field(description="Runs of scheduled rules that came due")
-    actions: int = Field(description="Actions that are due now")
+    schedules: int = Field(description="Runs of scheduled rules and of jobs that came due")
+    actions: int = Field(description="Actions that came due")
 
 
 class Backlog(BaseModel):
@@ -174,19 +175,19 @@ def move_clock(shop: Slug, body: ClockMove, caller: Writer, database: Database, 
     return once.run(database, found.id, work, status=200)
 
 
-_DUE_CHANNELS = text(
-    "SELECT channel, count(*) AS number FROM actions"
-    " WHERE shop_id = :shop AND state = 'ready' AND due_at <= :now GROUP BY channel"
+_DUE = text(
+    "SELECT count(*) FROM actions WHERE shop_id = :shop AND state = 'ready' AND due_at > :was AND due_at <= :now"
 )
 
 
 def _wake(session: Session, shop: shops.Shop, was: datetime) -> ClockMoved:
     """Ring for what came due between `was` and the shop's now."""
     now, at = shop.now(), SYSTEM.now()
-    due = session.execute(_DUE_CHANNELS, {"shop": shop.id, "now": now}).all()
+    due = session.execute(_DUE, {"shop": shop.id, "was": was, "now": now}).scalar_one()
     runs = calendar.wake(session, shop, after=was, until=now, at=at)
-    outbox.ring(session, shop.id, [("actions.deliver", row.channel) for row in due], at=at)
-    return ClockMoved(now=now, schedules=runs, actions=sum(row.number for row in due))
+    runs += calendar.wake_jobs(session, shop, until=now, at=at)
+    wakeups.ring_due(session, shop, at=at)
+    return ClockMoved(now=now, schedules=runs, actions=due)
 
 
 # One statement, so one snapshot: an event that leaves the queue and the actions it set off are never both missed.

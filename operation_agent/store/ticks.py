@@ -40,6 +40,18 @@ def finish(session: Session, shop_id: UUID, schedule: str, *, up_to: datetime, a
     return len(closed.all())
 
 
+def finish_one(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at: datetime) -> bool:
+    """Close one tick at `at` (system time); False when it is not open."""
+    closed = session.execute(
+        text(
+            "UPDATE schedule_ticks SET finished_at = :at"
+            " WHERE shop_id = :shop AND schedule = :schedule AND due_at = :due AND finished_at IS NULL RETURNING 1"
+        ),
+        {"shop": shop_id, "schedule": schedule, "due": due_at, "at": at},
+    )
+    return closed.scalar() is not None
+
+
 def unfinished(session: Session, shop_id: UUID) -> int:
     """How many ticks of a shop are still to be done."""
     return session.execute(
