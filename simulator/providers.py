@@ -2,7 +2,7 @@
 
 It validates, keeps every message and coupon, answers the look-ups an agent needs after an unknown outcome, logs each
 call, and can be told to misbehave. `python -m simulator.providers --port 0` runs it alone, steered over HTTP:
-GET /control/messages, /control/coupons, /control/calls, /control/count; POST /control/faults, /control/reset.
+GET /control/messages?since=0, /control/coupons, /control/calls, /control/count; POST /control/faults, /control/reset.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ class Providers:
     def _control(self, request: Request, path: str) -> Reply:
         what = path.removeprefix("/control/")
         if request.method == "GET" and what == "messages":
-            return Reply.json([asdict(message) for message in self.messages])
+            since = int((parse_qs(urlsplit(request.target).query).get("since") or ["0"])[0])
+            return Reply.json([asdict(message) for message in self.messages[since:]])
         if request.method == "GET" and what == "coupons":
             return Reply.json([asdict(coupon) for coupon in self.coupons.values()])
         if request.method == "GET" and what == "calls":
