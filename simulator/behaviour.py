@@ -28,7 +28,7 @@ REFUND_AFTER = 3
 """Days from an order to its refund."""
 REFUND_SHARE = 0.03
 PRODUCTS = 240
-MEMORY = 0.6
+MEMORY = 0.7
 """How much of a message is still on the mind a day later."""
 CART_DAYS = 3
 COOL_DAYS = 7

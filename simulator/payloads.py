@@ -35,7 +35,8 @@ FIRST_NAMES = ("Ada", "Ben", "Chloe", "Dan", "Eve", "Finn", "Grace", "Hugo", "Ir
 CHINESE_NAMES = ("伟", "芳", "娜", "敏", "静", "丽", "强", "磊", "洋", "勇", "艳", "杰")
 CATEGORIES = ("rock", "jazz", "classical", "folk", "electronic", "soundtrack")
 SEARCHES = ("live", "best of", "piano", "new", "box set", "remaster")
-DAY_SECONDS = 86400
+LAST_ORDER = timedelta(hours=20, minutes=40)
+"""Time of day by which every order of a day has been placed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ from .behaviour import REFUND_AFTER, Messages
 from .customers import STARTS_ON, Shoppers
 from .providers import Message, Providers
 
+DAY_ENDS = timedelta(hours=22)
+"""Where the sandbox's clock stands while a day is told: after its last event, and long enough before midnight that
+the seconds which the telling takes never reach the next day."""
 _ADDRESS = re.compile(r"cdnow-(\d{5})@example\.com", re.IGNORECASE)
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{3,40}", re.IGNORECASE)
 
@@ -106,8 +109,11 @@ class Post:
         return [message for message, _row in ordered]
 
     def _last_day(self, ends_at: datetime | None) -> float:
-        """The last whole day a coupon holds. By the day, because the second at which it was made is nobody's."""
-        return float("inf") if ends_at is None else float((ends_at.date() - self.starts_on).days - 1)
+        """The last day on which an order, at whatever hour, is still within the coupon's time."""
+        if ends_at is None:
+            return float("inf")
+        midnight = datetime.combine(self.starts_on, datetime.min.time(), UTC)
+        return float((ends_at - midnight - payloads.LAST_ORDER) // timedelta(days=1))
 
     def _append(self, rows: list[int], day: int, percents: list[float], untils: list[float], keys: list[str]) -> None:
         old = self.arrays
@@ -174,7 +180,7 @@ class Run:
         returned: list[tuple[int, int, int]],
     ) -> None:  # type: ignore[type-arg]  # fmt: skip
         agent = self.agent
-        agent.move_clock(scene.midnight + timedelta(days=1, seconds=-1))
+        agent.move_clock(scene.midnight + DAY_ENDS)
         agent.drain()
         agent.track(payloads.introductions(scene, np.flatnonzero(scene.day.visited & ~known)))
         agent.sendgrid(payloads.reports(scene, letters, messages))
