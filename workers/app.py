@@ -55,7 +55,8 @@ app.conf.update(
     worker_send_task_events=False,
     task_send_sent_event=False,
     worker_enable_remote_control=False,
-    worker_cancel_long_running_tasks_on_connection_loss=True,
+    # a task that is sending goes on: its end is written to PostgreSQL, not to the broker
+    worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_hijack_root_logger=False,
     worker_max_tasks_per_child=20_000,
     worker_max_memory_per_child=1_000_000,

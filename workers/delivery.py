@@ -86,7 +86,5 @@ def reconcile(engine: Engine, shop_id: UUID) -> int:
     for configured in found:
         if configured is not None and configured.channel is not None:
             kept = ours.get(shop_id, shop.sandbox, configured)
-            looked_at += reconciler.reconcile(
-                engine, shop, configured.channel, kept.channel, ours.links, ours.pool
-            )
+            looked_at += reconciler.reconcile(engine, shop, configured.channel, kept.channel, ours.links, ours.pool)
     return looked_at

@@ -41,9 +41,7 @@ def turn(engine: Engine, name: str) -> Iterator[Turn]:
             if not connection.execute(_TRY, {"name": f"job:{name}"}).scalar():
                 yield Turn.RUNNING
                 return
-            taken = any(
-                connection.execute(_TRY, {"name": f"slot:{_worker}:{slot}"}).scalar() for slot in range(_slots)
-            )
+            taken = any(connection.execute(_TRY, {"name": f"slot:{_worker}:{slot}"}).scalar() for slot in range(_slots))
             yield Turn.OURS if taken else Turn.BUSY
         finally:
             connection.execute(text("SELECT pg_advisory_unlock_all()"))

@@ -95,9 +95,7 @@ class Relay:
 
 def connect() -> psycopg.Connection[Any]:
     """A connection that listens, sees the outbox of every shop, and commits each statement."""
-    connection = psycopg.connect(
-        database_url(), autocommit=True, connect_timeout=5, application_name="opagent-relay"
-    )
+    connection = psycopg.connect(database_url(), autocommit=True, connect_timeout=5, application_name="opagent-relay")
     connection.execute("SELECT set_config('app.system', 'on', false)")
     connection.execute(f"LISTEN {CHANNEL}")
     return connection

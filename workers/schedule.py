@@ -48,9 +48,7 @@ def build() -> BlockingScheduler:
         "heartbeat": (5, lambda: beat("scheduler", instance)),
     }
     for name, (seconds, act) in ticks.items():
-        scheduler.add_job(
-            _guarded(name, act), "interval", seconds=seconds, id=name, next_run_time=SYSTEM.now()
-        )
+        scheduler.add_job(_guarded(name, act), "interval", seconds=seconds, id=name, next_run_time=SYSTEM.now())
     return scheduler
 
 

@@ -70,7 +70,8 @@ def _fit(shop_id: UUID, _key: str) -> None:
 
     with for_shop(engine(), shop_id) as session:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
-        job.run(session, shop, now=at)
+    job.run(engine(), shop, now=at)
+    with for_shop(engine(), shop_id) as session:
         ticks.finish(session, shop_id, ticks.CLUSTERING, up_to=at + shop.clock_offset, at=SYSTEM.now())
 
 

@@ -18,29 +18,35 @@ from sqlalchemy.orm import Session
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One action's claim on a budget."""
+    """One action's claim on a budget; the actions of a `group` are granted together or not at all."""
 
     budget_id: UUID
     action_id: UUID
     amount_minor: int
+    group: UUID
 
 
 def reserve(session: Session, shop_id: UUID, wanted: Sequence[Wanted], *, at: datetime) -> set[UUID]:
-    """Reserve for each in order while it fits; returns the action ids that did not.
+    """Reserve for each group in order while it fits; returns the groups that did not.
 
-    Locks the budget rows in id order until the transaction ends: call it late in the transaction.
+    A group claims one budget. Locks the budget rows in id order until the transaction ends: call it late.
     """
-    priced = [one for one in wanted if one.amount_minor > 0]
-    if not priced:
+    groups: dict[UUID, list[Wanted]] = {}
+    for one in wanted:
+        if one.amount_minor > 0:
+            groups.setdefault(one.group, []).append(one)
+    if not groups:
         return set()
-    left = _available(session, shop_id, sorted({one.budget_id for one in priced}))
-    granted, refused = [], set()
-    for one in priced:
-        if one.amount_minor <= left.get(one.budget_id, 0):
-            left[one.budget_id] -= one.amount_minor
-            granted.append(one)
+    left = _available(session, shop_id, sorted({one.budget_id for one in wanted}))
+    granted: list[Wanted] = []
+    refused: set[UUID] = set()
+    for group, members in groups.items():
+        total, budget_id = sum(one.amount_minor for one in members), members[0].budget_id
+        if total <= left.get(budget_id, 0):
+            left[budget_id] -= total
+            granted += members
         else:
-            refused.add(one.action_id)
+            refused.add(group)
     if granted:
         _write_reservations(session, shop_id, granted, at)
     return refused

@@ -163,7 +163,7 @@ def _verdicts(
     consents = _consents(session, shop.id, kind, known)
     suppressions = _suppressions(session, shop.id, kind, known)
     goals = _goals(session, shop, rows, people, now)
-    caps = {row.id: caps_of(shop.settings, kind.name, row.caps) if kind.is_message else [] for row in rows}
+    caps = {row.id: caps_of(shop.settings, kind.name, row.caps) if _counts(kind, row) else [] for row in rows}
     recent = _recent(session, shop, kind, rows, [cap.window for found in caps.values() for cap in found], now)
     verdicts = {}
     for row in rows:
@@ -184,10 +184,15 @@ def _verdicts(
                 is_capped=_is_capped(caps[row.id], recent[row.customer_id], moment),
             )
         )
-        if verdict.happening in ("claimed", "trapped"):
+        if verdict.happening in ("claimed", "trapped") and _counts(kind, row):
             recent[row.customer_id].append(moment)
         verdicts[row.id] = verdict
     return verdicts
+
+
+def _counts(kind: ChannelKind, row: Row[Any]) -> bool:
+    """Caps are about marketing: a receipt or a reset link is never held back, nor counted."""
+    return kind.is_message and row.topic == "marketing"
 
 
 def _is_capped(caps: Sequence[Cap], messages: Sequence[datetime], moment: datetime) -> bool:
@@ -266,7 +271,7 @@ def _goals(
 _RECENT = """
 SELECT a.customer_id, COALESCE(a.sent_at, a.due_at) AS moment FROM actions a
 WHERE a.shop_id = :shop AND a.customer_id = ANY(:customers) AND a.channel = :channel
-  AND a.state IN ('sent', 'sending', 'unknown', 'parked')
+  AND a.topic = 'marketing' AND a.state IN ('sent', 'sending', 'unknown', 'parked')
   AND COALESCE(a.sent_at, a.due_at) > :since
 """
 
@@ -303,9 +308,7 @@ SELECT :shop, id, attempt, fence, :at FROM c
 """
 
 
-def _write_claims(
-    session: Session, shop_id: UUID, claimed: Sequence[Claimed], at: datetime, lease: timedelta
-) -> None:
+def _write_claims(session: Session, shop_id: UUID, claimed: Sequence[Claimed], at: datetime, lease: timedelta) -> None:
     if claimed:
         session.execute(
             text(_CLAIM), {"shop": shop_id, "ids": [one.id for one in claimed], "until": at + lease, "at": at}
@@ -341,9 +344,7 @@ def _write_ends(
     if not ends:
         return
     ids, states, reasons, sent = (list(column) for column in zip(*ends, strict=True))
-    session.execute(
-        text(_END), {"shop": shop.id, "ids": ids, "states": states, "reasons": reasons, "sent": sent}
-    )
+    session.execute(text(_END), {"shop": shop.id, "ids": ids, "states": states, "reasons": reasons, "sent": sent})
     released = [id_ for id_, state, *_ in ends if money(state) is not None]
     budget.finish(session, shop.id, released, "release", at=at)
     wake_followers(session, shop.id, ids, at=at)

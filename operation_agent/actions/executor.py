@@ -168,5 +168,3 @@ def _in_batches(futures: set[Future[Result]]) -> Iterator[list[Result]]:
         if ready and (not pending or not done or len(ready) >= _RECORD_AT_ONCE):
             yield ready
             ready = []
-
-

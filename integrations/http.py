@@ -1,0 +1,73 @@
+"""What an HTTP call to a provider tells: done, provably not done, or unknown. The same reading for every vendor."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from operation_agent.actions.channel import NotSent, Unknown
+from operation_agent.kit.clock import SYSTEM
+
+_LONGEST_WAIT = timedelta(hours=1)
+# raised before a byte of the request has left, or because it never could
+_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_UNUSABLE = (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)
+
+
+def client(base_url: str, headers: dict[str, str]) -> httpx.Client:
+    """Keeps connections open, follows no redirect (a redirected POST is another request), shared by threads."""
+    return httpx.Client(
+        base_url=base_url,
+        headers=headers,
+        follow_redirects=False,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=15),
+    )
+
+
+def timeouts(total: timedelta) -> httpx.Timeout:
+    """The whole call stays within about `total`: an answer after the lease would not be believed."""
+    seconds = total.total_seconds()
+    return httpx.Timeout(connect=seconds / 4, write=seconds / 4, pool=seconds / 4, read=seconds / 2)
+
+
+def of_error(error: Exception) -> NotSent | Unknown:
+    """What an exception of httpx means for a request that changes something."""
+    told = f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, _NEVER_LEFT + _UNUSABLE):
+        return NotSent(told, permanent=False, is_provider_down=True)
+    return Unknown(told)
+
+
+def of_status(response: httpx.Response) -> NotSent | Unknown | None:
+    """What an HTTP status means; None for 2xx, which the vendor's own client reads."""
+    status, told = response.status_code, f"HTTP {response.status_code}: {response.text[:300]}"
+    if 200 <= status < 300:
+        return None
+    if status == 429:
+        return NotSent(told, permanent=False, retry_after=retry_after(response), is_provider_down=True)
+    if status in (401, 402, 403, 407, 423):  # our account's trouble, not this delivery's
+        return NotSent(told, permanent=False, is_provider_down=True)
+    if status == 408 or status >= 500 or status < 200:
+        return Unknown(told)
+    return NotSent(told, permanent=True)
+
+
+def retry_after(response: httpx.Response) -> timedelta | None:
+    """The Retry-After header, as seconds or a date, or SendGrid's X-RateLimit-Reset; at most an hour."""
+    written = response.headers.get("Retry-After", "").strip()
+    if not written and response.headers.get("X-RateLimit-Reset", "").isdigit():
+        seconds = int(response.headers["X-RateLimit-Reset"]) - SYSTEM.now().timestamp()
+        return max(timedelta(0), min(timedelta(seconds=seconds), _LONGEST_WAIT))
+    try:
+        return max(timedelta(0), min(timedelta(seconds=float(written)), _LONGEST_WAIT))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        at = parsedate_to_datetime(written)
+    except (TypeError, ValueError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(timedelta(0), min(at - SYSTEM.now(), _LONGEST_WAIT))
