@@ -8,6 +8,7 @@ CREATE TABLE strategies (
   definition  jsonb NOT NULL,               -- what rules.strategy parsed, canonical
   holdout     double precision NOT NULL CHECK (holdout >= 0 AND holdout < 1),
   budget_id   uuid,
+  revision    integer NOT NULL DEFAULT 1,   -- counts every change of this row or its rules: stamps what workers cache
   started_at  timestamptz,                  -- shop time
   created_at  timestamptz NOT NULL,
   updated_at  timestamptz NOT NULL,

@@ -1,0 +1,60 @@
+"""Decide for a batch of triggers: read, hold every live rule against all of them at once, write what was decided.
+
+An event is a batch of one, a scheduled rule a batch of every customer: the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from operation_agent.customers import consent
+from operation_agent.kit.money import minor_digits
+from operation_agent.store.shops import Shop
+from operation_agent.strategies.live import live_rules
+
+from . import engine, facts, store
+from .engine import Circumstances, Decision
+from .facts import Clusters, Table, Trigger
+
+
+def decide(
+    session: Session, shop: Shop, triggers: Sequence[Trigger], table: Table, clusters: Clusters | None = None, *,
+    recorded_at: datetime,
+) -> list[Decision]:  # fmt: skip
+    """Decide, and write decisions, assignments and enrolments. Row i of `table` and `clusters` is trigger i as of its
+    `at`; rows beyond the triggers are left alone. `recorded_at` is system time.
+
+    Returns one Decision per trigger and matching rule, in the order in which they were made; those that acted or were
+    held out carry an arm to plan. A trigger that no rule matches leaves no trace.
+    """
+    rules = [rule for rule in live_rules(session, shop.id) if any(engine.is_asked(rule, one) for one in triggers)]
+    if not rules:
+        return []
+    circumstances = Circumstances(shop.seed, minor_digits(shop.currency), float(shop.margin_rate), shop.settings)
+    needed = frozenset().union(*(rule.condition.fields for rule in rules))
+    columns = facts.build(triggers, table, clusters, needed, _consents(session, shop.id, triggers, needed))
+    features = {name: column[: len(triggers)] for name, column in table.columns.items()}
+    prepared = [engine.prepare(rule, triggers, columns, features, circumstances) for rule in rules]
+    candidates = engine.candidates([one for one in prepared if one is not None], triggers)
+    if not candidates:
+        return []
+    reached = [triggers[candidate.row] for candidate in candidates]
+    history = store.load(
+        session, shop.id, rules, {one.customer_id for one in reached}, since=min(one.at for one in reached)
+    )
+    decisions = engine.decide_all(circumstances, triggers, features, candidates, history)
+    store.write(session, shop.id, decisions, recorded_at=recorded_at)
+    return decisions
+
+
+def _consents(
+    session: Session, shop_id: UUID, triggers: Sequence[Trigger], needed: frozenset[str]
+) -> dict[tuple[UUID, str, str], str]:
+    """Only when a condition asks for consent itself; the guardrails read it for those who match."""
+    if not any(name.startswith("consent.") for name in needed):
+        return {}
+    return consent.states(session, shop_id, {trigger.customer_id for trigger in triggers})

@@ -1,0 +1,404 @@
+"""Deciding on real PostgreSQL: who is held out, what stops a candidate, and that batches do not change the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import orjson
+import pytest
+from sqlalchemy import text
+
+from operation_agent.customers.features import FEATURES
+from operation_agent.decision import batch, schedule
+from operation_agent.decision.explain import explain
+from operation_agent.decision.facts import SCHEDULE, Trigger
+from operation_agent.decision.receipt import VERDICTS
+from operation_agent.events.event import Event
+from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.ids import digest_id, new_id, uniform
+from operation_agent.store.session import for_shop
+from operation_agent.store.shops import load_shop, update_settings
+from operation_agent.strategies import lifecycle, live
+from operation_agent.strategies.library import library
+
+pytestmark = pytest.mark.integration
+
+AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+@dataclass
+class Table:
+    columns: dict[str, Any]
+
+
+def table(n: int, **values: Any) -> Table:
+    """Features of `n` customers who did nothing, but for `values`."""
+    columns: dict[str, Any] = {}
+    for name, feature in FEATURES.items():
+        if feature.kind == "label":
+            columns[name] = np.full(n, None, dtype=object)
+        else:
+            columns[name] = np.full(n, np.nan if feature.nullable else 0.0)
+    for name, value in values.items():
+        columns[name] = np.broadcast_to(np.asarray(value, columns[name].dtype), n).copy()
+    return Table(columns)
+
+
+@dataclass
+class Somebody:
+    id: UUID
+    random_key: UUID
+    email: str | None
+
+
+@pytest.fixture
+def people(engine, shop_id):
+    """Makes `n` customers with an address and consent, the same keys in every shop."""
+
+    def make(n: int, *, consent: str | None = "subscribed", email: bool = True) -> list[Somebody]:
+        made = [
+            Somebody(new_id(), digest_id("somebody", str(i)), f"c{i}@example.com" if email else None) for i in range(n)
+        ]
+        with for_shop(engine, shop_id) as session:
+            session.execute(
+                text(
+                    "INSERT INTO customers (shop_id, id, random_key, email, first_seen_at, last_seen_at, created_at)"
+                    " SELECT :shop, r.id, r.key, r.email, :at, :at, :at FROM unnest(CAST(:ids AS uuid[]),"
+                    " CAST(:keys AS uuid[]), CAST(:emails AS text[])) AS r (id, key, email)"
+                ),
+                {
+                    "shop": shop_id, "at": AT - timedelta(days=400), "ids": [one.id for one in made],
+                    "keys": [one.random_key for one in made], "emails": [one.email for one in made],
+                },
+            )  # fmt: skip
+            if consent:
+                session.execute(
+                    text(
+                        "INSERT INTO consents (shop_id, customer_id, channel, topic, state, changed_at, event_id)"
+                        " SELECT :shop, id, 'email', 'marketing', :state, :at, id"
+                        " FROM unnest(CAST(:ids AS uuid[])) AS id"
+                    ),
+                    {"shop": shop_id, "state": consent, "at": AT, "ids": [one.id for one in made]},
+                )
+        return made
+
+    return make
+
+
+def started(engine, shop_id, *templates: str, settings: dict[str, Any] | None = None, **options: Any):
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        if settings:
+            shop = update_settings(session, shop, settings)
+        for template in templates:
+            lifecycle.start(session, shop, template, at=SYSTEM.now(), actor="test", **options)
+    return shop
+
+
+def carts(people: list[Somebody], at: datetime = AT, number: int = 0) -> list[Trigger]:
+    """Each of them puts something into the cart."""
+    return [
+        Trigger(
+            one.id, one.random_key, "cart.added",
+            Event(
+                new_id(), "test", f"cart-{one.random_key}-{number}", "cart.added", at, at, {},
+                {"product_id": "p1", "quantity": 1},
+            ),
+            at, at,
+        )
+        for one in people
+    ]  # fmt: skip
+
+
+def decide(engine, shop_id, triggers, features=None):
+    features = features or table(len(triggers), open_cart=1.0, average_order_minor=3000.0)
+    with for_shop(engine, shop_id) as session:
+        return batch.decide(session, load_shop(session, shop_id), triggers, features, recorded_at=SYSTEM.now())
+
+
+def verdicts(decisions) -> Counter:
+    return Counter(decision.verdict for decision in decisions)
+
+
+def test_the_holdout_has_its_share_and_everything_logs_its_propensity(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    decisions = decide(engine, shop_id, carts(people(4000)))
+    counted = verdicts(decisions)
+    assert set(counted) == {"act", "holdout"}
+    expected = 0.05 + 0.95 * 0.2
+    assert abs(counted["holdout"] / 4000 - expected) < 4 * (expected * (1 - expected) / 4000) ** 0.5
+    for decision in decisions:
+        wanted = expected if decision.held_out else (1 - expected) / 2
+        assert decision.propensity == pytest.approx(wanted)
+        assert decision.arm is not None
+    arms = Counter(decision.arm.key for decision in decisions if not decision.held_out)
+    assert abs(arms["reminder"] / sum(arms.values()) - 0.5) < 0.05
+    with for_shop(engine, shop_id) as session:
+        stored = session.execute(
+            text("SELECT verdict, count(*) FROM decisions WHERE shop_id = :s GROUP BY 1"), {"s": shop_id}
+        ).all()
+        assigned = session.execute(
+            text("SELECT held_out, count(*), avg(propensity) FROM assignments WHERE shop_id = :s GROUP BY 1"),
+            {"s": shop_id},
+        ).all()
+        enrolled = session.execute(text("SELECT count(*) FROM enrolments WHERE shop_id = :s"), {"s": shop_id}).scalar()
+    assert dict(map(tuple, stored)) == counted
+    assert {row.held_out: row.count for row in assigned} == {True: counted["holdout"], False: counted["act"]}
+    assert {row.held_out: pytest.approx(row.avg) for row in assigned} == {True: expected, False: 1 - expected}
+    assert enrolled == 4000
+
+
+def test_a_receipt_recomputes_and_explains_its_decision(engine, shop_id, people):
+    shop = started(engine, shop_id, "conversion")
+    decide(engine, shop_id, carts(people(50)))
+    with for_shop(engine, shop_id) as session:
+        rows = session.execute(text("SELECT * FROM decisions WHERE shop_id = :s"), {"s": shop_id}).all()
+    for row in rows:
+        receipt = row.receipt
+        sides = [uniform(shop.seed, *draw["salt"]) < draw["share"] for draw in receipt["side"]["draws"]]
+        assert any(sides) == (row.verdict == "holdout") == receipt["side"]["held_out"]
+        draw = uniform(shop.seed, *receipt["arm_draw"]["salt"])
+        assert draw == receipt["arm_draw"]["draw"]
+        assert row.arm == receipt["arms"][0 if draw < 0.5 else 1]["key"]
+        assert [leaf["holds"] for leaf in receipt["seen"]] == [False, True]
+        assert receipt["guardrails"] == dict.fromkeys(receipt["guardrails"], True)
+        assert receipt["cause"]["event_id"] == str(row.event_id)
+        assert any("Open cart" in line for line in explain(receipt, "en-US"))
+        assert any("有未结购物车" in line for line in explain(receipt, "zh-CN"))
+    assert {row.verdict for row in rows} == {"act", "holdout"}
+
+
+def outcome(decisions) -> list[tuple[Any, ...]]:
+    return sorted(
+        (one.trigger.key, one.rule_key, one.verdict, one.arm.key if one.arm else None, one.propensity, one.costs)
+        for one in decisions
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_batches_do_not_change_the_result(engine, shop_id, people, size):
+    started(engine, shop_id, "conversion", "retention")
+    somebody = people(60)
+    triggers = [one for number in range(3) for one in carts(somebody, AT + timedelta(days=8 * number), number)]
+    found = []
+    for begin in range(0, len(triggers), size):
+        found += decide(engine, shop_id, triggers[begin : begin + size])
+    assert Counter(one.verdict for one in found)["already_enrolled"] == 60
+    summary = orjson.dumps(outcome(found))
+    reference = _REFERENCE.setdefault("outcome", summary)
+    assert summary == reference
+
+
+_REFERENCE: dict[str, bytes] = {}
+
+
+def test_a_second_trigger_in_one_call_sees_the_first(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    somebody = people(20)
+    later, earlier = carts(somebody, AT + timedelta(hours=1), 2), carts(somebody, AT, 1)
+    decisions = decide(engine, shop_id, [*later, *earlier])
+    assert verdicts(decisions)["already_enrolled"] == 20
+    assert {one.decided_at for one in decisions if one.arm is not None} == {AT}
+
+
+def test_the_side_is_kept_for_later_decisions_of_the_strategy(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    somebody = people(100)
+    first = {one.customer_id: one for one in decide(engine, shop_id, carts(somebody))}
+    with for_shop(engine, shop_id) as session:
+        # a holdout widened later must not move those who have a side already
+        session.execute(
+            text("UPDATE shops SET settings = settings || '{\"global_holdout\": 0.9}' WHERE id = :s"), {"s": shop_id}
+        )
+    second = decide(engine, shop_id, carts(somebody, AT + timedelta(days=30), 1))
+    for one in second:
+        assert one.receipt["side"]["kept"]
+        assert (one.held_out, one.arm) == (first[one.customer_id].held_out, first[one.customer_id].arm)
+        assert one.side_propensity == pytest.approx(first[one.customer_id].side_propensity)
+
+
+def test_the_shop_wide_holdout_is_held_out_of_every_strategy(engine, shop_id, people):
+    started(engine, shop_id, "conversion", "retention", settings={"global_holdout": 0.3}, holdout=0.0)
+    somebody = people(500)
+    orders = [
+        Trigger(
+            one.id, one.random_key, "order.paid",
+            Event(new_id(), "test", f"o-{one.random_key}", "order.paid", AT, AT, {}, {"order_id": one.id.hex}),
+            AT + timedelta(days=20), AT,
+        )
+        for one in somebody
+    ]  # fmt: skip
+    carted = {one.customer_id: one.held_out for one in decide(engine, shop_id, carts(somebody))}
+    ordered = {one.customer_id: one.held_out for one in decide(engine, shop_id, orders, table(500, orders=1.0))}
+    assert carted == ordered
+    assert 100 < sum(carted.values()) < 200
+
+
+# -- each guardrail stops, and only it --------------------------------------------------------------------------------
+
+
+def stopped_by(decisions) -> set[tuple[str, ...]]:
+    return {tuple(name for name, found in one.receipt["guardrails"].items() if found is not True) for one in decisions}
+
+
+@pytest.mark.parametrize("state", [None, "unsubscribed"])
+def test_without_consent_nothing_is_decided_for(engine, shop_id, people, state):
+    started(engine, shop_id, "conversion")
+    decisions = decide(engine, shop_id, carts(people(3, consent=state)))
+    assert verdicts(decisions) == {"no_consent": 3}
+    assert stopped_by(decisions) == {("consent",)}
+    assert decisions[0].receipt["guardrails"]["consent"] == {"channel": "email", "topic": "marketing", "state": state}
+
+
+def test_without_an_address_nothing_is_decided_for(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    decisions = decide(engine, shop_id, carts(people(3, email=False)))
+    assert verdicts(decisions) == {"no_address": 3}
+    assert stopped_by(decisions) == {("address",)}
+
+
+def test_a_suppressed_address_is_left_alone(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    somebody = people(2)
+    with for_shop(engine, shop_id) as session:
+        session.execute(
+            text(
+                "INSERT INTO suppressions (shop_id, channel, address, reason, created_at)"
+                " VALUES (:s, 'email', :address, 'bounced', :at)"
+            ),
+            {"s": shop_id, "address": somebody[0].email, "at": AT},
+        )
+    decisions = decide(engine, shop_id, carts(somebody))
+    by_customer = {one.customer_id: one for one in decisions}
+    assert by_customer[somebody[0].id].verdict == "suppressed"
+    assert stopped_by([by_customer[somebody[0].id]]) == {("suppression",)}
+    assert by_customer[somebody[1].id].verdict in ("act", "holdout")
+
+
+def planned(engine, shop_id, customer: UUID, *times: datetime, state: str = "ready", held_out: bool = False) -> None:
+    with for_shop(engine, shop_id) as session:
+        for due in times:
+            session.execute(
+                text(
+                    "INSERT INTO actions (shop_id, id, decision_id, customer_id, strategy_id, rule_id, arm, step, type,"
+                    " channel, held_out, parameters, dedupe_key, decided_at, state, due_at, created_at)"
+                    " VALUES (:s, :id, :id, :customer, :id, :id, 'a', 0, 'email', 'email', :held_out, '{}', :key, :due,"
+                    " :state, :due, :due)"
+                ),
+                {
+                    "s": shop_id, "id": new_id(), "customer": customer, "held_out": held_out, "due": due,
+                    "state": state, "key": new_id().hex,
+                },
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_frequency_cap_counts_what_is_planned_and_the_held_out_alike(engine, shop_id, people, held_out):
+    started(engine, shop_id, "conversion")
+    somebody = people(3)
+    due = AT + timedelta(hours=1)
+    planned(engine, shop_id, somebody[0].id, due - timedelta(days=6), due + timedelta(hours=1), held_out=held_out)
+    planned(engine, shop_id, somebody[1].id, due - timedelta(days=7), due - timedelta(days=6), held_out=held_out)
+    planned(engine, shop_id, somebody[2].id, due - timedelta(days=6), due - timedelta(days=5), state="cancelled")
+    found = {one.customer_id: one for one in decide(engine, shop_id, carts(somebody))}
+    assert found[somebody[0].id].verdict == "capped"
+    assert stopped_by([found[somebody[0].id]]) == {("cap",)}
+    assert found[somebody[1].id].verdict in ("act", "holdout")
+    assert found[somebody[2].id].verdict in ("act", "holdout")
+
+
+def test_a_cap_sees_what_another_strategy_planned_in_the_same_call(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    definition = library()["retention"].to_dict()
+    definition["rules"][0]["when"] = {"event": ["cart.added"], "frequency": "every_time"}
+    definition["rules"][0]["if"] = {"all": [{"field": "customer.orders", "op": "equals", "value": 0}]}
+    definition["caps"] = [{"channel": "email", "count": 1, "window": "P7D"}]
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        lifecycle.create(session, shop, lifecycle.read(definition), at=SYSTEM.now(), actor="test")
+        lifecycle.move(session, shop, "retention", "live", at=SYSTEM.now(), actor="test")
+    decisions = decide(engine, shop_id, carts(people(10)))
+    found = Counter((one.strategy_key, one.verdict) for one in decisions)
+    assert found["retention", "capped"] == 10
+    assert found["conversion", "act"] + found["conversion", "holdout"] == 10
+
+
+def test_a_budget_that_does_not_reach_stops_the_costliest_candidates_last(engine, shop_id, people):
+    started(engine, shop_id, "conversion", budget=10, holdout=0.0, settings={"global_holdout": 0.0})
+    somebody = people(10)
+    orders = np.array([1000.0 * (i + 1) for i in range(10)])
+    decisions = decide(engine, shop_id, carts(somebody), table(10, open_cart=1.0, average_order_minor=orders))
+    stopped = [one for one in decisions if one.verdict == "over_budget"]
+    assert stopped
+    assert stopped_by(stopped) == {("budget",)}
+    reserved = sum(sum(one.costs) for one in decisions if one.verdict == "act")
+    assert 0 < reserved <= 1000
+    scores = [one.receipt["score"] for one in decisions]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_one_trigger_moves_a_customer_by_one_rule_of_a_strategy(engine, shop_id, people):
+    definition = library()["conversion"].to_dict()
+    second = {**definition["rules"][0], "key": "second", "priority": 99}
+    definition["rules"].append(second)
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        lifecycle.create(session, shop, lifecycle.read(definition), at=SYSTEM.now(), actor="test")
+        lifecycle.move(session, shop, "conversion", "live", at=SYSTEM.now(), actor="test")
+    decisions = decide(engine, shop_id, carts(people(5)))
+    lost = [one for one in decisions if one.verdict == "nothing"]
+    assert {one.rule_key for one in lost} == {"conversion/unfinished-purchase"}
+    assert stopped_by(lost) == {("one_rule",)}
+    assert len(lost) == 5
+
+
+def test_what_no_rule_matches_leaves_no_trace(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    assert decide(engine, shop_id, carts(people(5)), table(5)) == []
+    with for_shop(engine, shop_id) as session:
+        assert session.execute(text("SELECT count(*) FROM decisions WHERE shop_id = :s"), {"s": shop_id}).scalar() == 0
+
+
+def test_every_verdict_is_in_the_list(engine, shop_id):
+    from operation_agent.decision.guardrails import STOPS_AS
+
+    assert set(VERDICTS) == {"act", "holdout", *STOPS_AS.values()}
+
+
+# -- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_scheduled_rule_looks_at_every_customer_once_by_random_key(engine, shop_id, people):
+    started(engine, shop_id, "win_back")
+    somebody = people(25)
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        (rule,) = live.live_rules(session, shop_id)
+        session.execute(
+            text("UPDATE customers SET first_seen_at = :later WHERE id = :id"),
+            {"later": AT + timedelta(days=1), "id": somebody[0].id},
+        )
+        chunks = list(schedule.scheduled_triggers(session, shop, rule.rule_id, AT, chunk=7))
+    assert [len(chunk) for chunk in chunks] == [7, 7, 7, 3]
+    keys = [one.random_key for chunk in chunks for one in chunk]
+    assert keys == sorted(one.random_key for one in somebody[1:])
+    triggers = [one for chunk in chunks for one in chunk]
+    decisions = decide(engine, shop_id, triggers, table(24, days_since_order=100.0))
+    assert set(verdicts(decisions)) == {"act", "holdout"}
+    assert {one.trigger.type for one in decisions} == {SCHEDULE}
+
+
+def test_a_paused_strategy_decides_nothing_and_goes_on_as_it_was(engine, shop_id, people):
+    started(engine, shop_id, "conversion")
+    somebody = people(3)
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        lifecycle.pause(session, shop, "conversion", at=SYSTEM.now(), actor="test")
+    assert decide(engine, shop_id, carts(somebody)) == []
+    started(engine, shop_id, "conversion")
+    assert len(decide(engine, shop_id, carts(somebody))) == 3
