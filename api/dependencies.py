@@ -7,6 +7,7 @@ made it: by `X-Requested-With`, which another site cannot set, or an `Origin` th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import Annotated
@@ -63,8 +64,18 @@ def _user(request: Request, token: str) -> Principal:
 
 
 async def caller_of_key(held: Services, key: str) -> Principal:
-    """The caller behind an API key, remembered for two seconds. Raises Denied(unauthenticated)."""
-    return held.keys.remembered(key) or await run_in_threadpool(held.keys.look_up, key)
+    """The caller behind an API key, remembered for two seconds. Raises Denied(unauthenticated).
+
+    Requests that find the key forgotten at the same moment share one look-up.
+    """
+    known = held.keys.remembered(key)
+    if known is not None:
+        return known
+    running = held.look_ups.get(key)
+    if running is None:
+        running = held.look_ups[key] = asyncio.ensure_future(run_in_threadpool(held.keys.look_up, key))
+        running.add_done_callback(lambda _: held.look_ups.pop(key, None))
+    return await asyncio.shield(running)
 
 
 async def identify(request: Request) -> Principal:

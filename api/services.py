@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 from starlette.requests import Request
 
 from api.group_commit import GroupCommitter
 from operation_agent.access.keyring import KeyRing
+from operation_agent.access.principal import Principal
 
 
 @dataclass(slots=True)
@@ -16,6 +18,7 @@ class Services:
     engine: Engine
     keys: KeyRing
     committer: GroupCommitter
+    look_ups: dict[str, asyncio.Future[Principal]] = field(default_factory=dict)
 
     async def close(self, *, dispose: bool) -> None:
         """At shutdown; `dispose` closes the database too."""

@@ -13,7 +13,11 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import PoolProxiedConnection
 
+from operation_agent.kit.clock import monotonic
+
+_BARE_SCOPE = "SELECT set_config('app.shop', %s, true), set_config('app.system', '', true)"
 _SCOPE = text("SELECT set_config('app.shop', :shop, true), set_config('app.system', :system, true)")
 
 
@@ -38,20 +42,49 @@ def for_system(engine: Engine) -> Iterator[Session]:
         yield session
 
 
-@contextmanager
-def for_shop_bare(engine: Engine, shop_id: UUID) -> Iterator[psycopg.Connection]:
-    """`for_shop` without the ORM: psycopg's own connection, for the intake's hot path. The same promises."""
-    pooled = engine.raw_connection()
-    try:
-        connection = pooled.driver_connection
+class HeldConnection:
+    """`for_shop` without the ORM, on one connection kept by one thread: the intake's hot path. The same promises.
+
+    After a pause the connection is taken from the pool anew, which tests it; a broken one is thrown away.
+    """
+
+    PAUSE = 5.0
+    """Seconds without use after which the connection may have died unnoticed."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._pooled: PoolProxiedConnection | None = None
+        self._used_at = 0.0
+
+    @contextmanager
+    def for_shop(self, shop_id: UUID) -> Iterator[psycopg.Connection]:
+        """A transaction in which only `shop_id`'s rows exist. Its statements travel together (pipeline mode)."""
+        connection = self._connection()
+        try:
+            with connection.pipeline(), connection.transaction():
+                connection.execute(_BARE_SCOPE, (str(shop_id),), prepare=True)
+                yield connection
+        finally:
+            self._used_at = monotonic()
+            if connection.broken:
+                self._throw_away()
+
+    def close(self) -> None:
+        """Give the connection back to the pool."""
+        if self._pooled is not None:
+            self._pooled.close()
+            self._pooled = None
+
+    def _connection(self) -> psycopg.Connection:
+        if self._pooled is not None and monotonic() - self._used_at > self.PAUSE:
+            self.close()
+        if self._pooled is None:
+            self._pooled = self._engine.raw_connection()
+        connection = self._pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
-        with connection.pipeline(), connection.transaction():  # begin, scope and statements in one round trip
-            connection.execute(
-                "SELECT set_config('app.shop', %s, true), set_config('app.system', '', true)", (str(shop_id),)
-            )
-            yield connection
-    except (psycopg.OperationalError, psycopg.InterfaceError):
-        pooled.invalidate()
-        raise
-    finally:
-        pooled.close()
+        return connection
+
+    def _throw_away(self) -> None:
+        if self._pooled is not None:
+            self._pooled.invalidate()
+            self._pooled = None
