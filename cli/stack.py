@@ -113,7 +113,8 @@ class Stack:
         }
         python = [sys.executable, "-P"]  # -P: what lies in the working folder is never imported
         worker = [
-            *python, "-m", "celery", "-A", "workers.app", "worker", "--loglevel", "WARNING", "--without-gossip",
+            *python, "-W", "ignore:You're running the worker",  # as root, it would say on every start
+            "-m", "celery", "-q", "-A", "workers.app", "worker", "--loglevel", "WARNING", "--without-gossip",
             "--without-mingle", "--concurrency", str(self.settings.worker_concurrency),
         ]  # fmt: skip
         listener = self._listener.fileno()

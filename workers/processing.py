@@ -48,7 +48,7 @@ def drain(engine: Engine, shop_id: UUID, partition: int, *, seconds: float = 20.
             step = _step(engine, shop_id, partition, limit)
         except (InterfaceError, Retryable):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever an event does to us, its neighbours go on
+        except Exception as error:
             if _is_passing(error) and repeats < MOST_REPEATS:
                 repeats += 1
                 continue
@@ -97,7 +97,7 @@ def _after_failure(engine: Engine, shop_id: UUID, partition: int, limit: int, er
     with for_shop(engine, shop_id) as session:
         queued = queue.claim(session, shop_id, partition, limit)
         if queued and len(queued) == 1:
-            log.error("event_failed", shop=str(shop_id), event=str(queued[0].event.id), exc_info=error)
+            log.error("event_failed", shop=str(shop_id), event_id=str(queued[0].event.id), exc_info=error)
             told = f"{type(error).__name__}: {error}"
             queue.failed(session, shop_id, partition, [queued[0].seq], told, at=SYSTEM.now())
             return 1
