@@ -17,12 +17,12 @@ from operation_agent.actions import planning
 from operation_agent.clustering import membership
 from operation_agent.customers import features, history, identity
 from operation_agent.customers.identity import Resolved
-from operation_agent.decision import schedule, store
-from operation_agent.decision.store import Trigger
+from operation_agent.decision import batch, schedule
+from operation_agent.decision.facts import Trigger
 from operation_agent.events.event import Event
 from operation_agent.feedback import ledger, outcomes
 from operation_agent.store.shops import Shop
-from operation_agent.strategies import lifecycle
+from operation_agent.strategies import live
 
 LATE = timedelta(hours=24)
 """An event older than this, in shop time, enters history and features but sets nothing off."""
@@ -73,7 +73,7 @@ def decide(
     clusters = membership.update(session, shop.id, table)
     if not triggers:
         return 0, 0
-    decisions = store.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
+    decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
     return len(decisions), planning.plan(session, shop, decisions, created_at=recorded_at)
 
 
@@ -89,7 +89,7 @@ def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, r
 def _triggers(
     session: Session, shop: Shop, events: Sequence[Event], people: People, recorded_at: datetime
 ) -> list[Trigger]:
-    wanted = lifecycle.triggering_types(session, shop.id)
+    wanted = live.triggering_types(session, shop.id)
     oldest = recorded_at + shop.clock_offset - LATE
     made = []
     for event in events:
