@@ -17,7 +17,7 @@ import orjson
 import psycopg
 from sqlalchemy.orm import Session
 
-from operation_agent.kit.ids import digest_id, new_id
+from operation_agent.kit.ids import digest, new_id
 from operation_agent.store import arrays
 
 from .event import IDENTITY_KINDS, Event
@@ -27,10 +27,14 @@ TOPIC = "events.process"
 
 _STORE = """
 WITH incoming AS MATERIALIZED (
-  SELECT * FROM unnest(%(ids)s, %(digests)s, %(sources)s, %(source_ids)s, %(types)s, %(names)s, %(occurred)s,
-                       %(received)s, %(identities)s, %(properties)s, %(contexts)s, %(partitions)s) WITH ORDINALITY
-    AS i (id, digest, source, source_id, type, name, occurred_at, received_at, identity, properties, context,
-          partition, position)
+  SELECT * FROM ROWS FROM (
+    json_to_recordset(%(events)s) AS (
+      id uuid, source text, source_id text, type text, name text, occurred_at timestamptz, received_at timestamptz,
+      identity jsonb, properties jsonb, context jsonb),
+    unnest(%(digests)s), unnest(%(partitions)s)
+  ) WITH ORDINALITY
+    AS i (id, source, source_id, type, name, occurred_at, received_at, identity, properties, context,
+          digest, partition, position)
 ), fresh AS (
   INSERT INTO event_keys (shop_id, digest, received_at)
   SELECT %(shop)s, digest, received_at FROM incoming ORDER BY digest
@@ -83,40 +87,31 @@ def commit(session: Session, shop_id: UUID, events: Sequence[Event]) -> IntakeRe
 
 def write(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]) -> IntakeResult:
     """`commit` on a bare connection that is bound to the shop already: the group committer's way."""
-    first: dict[UUID, int] = {}
+    first: dict[bytes, int] = {}
     repeated: set[int] = set()
-    digests = [digest_id(event.source, event.source_id) for event in events]
-    for index, digest in enumerate(digests):
-        if first.setdefault(digest, index) != index:
+    digests = [digest(event.source, event.source_id) for event in events]
+    for index, key in enumerate(digests):
+        if first.setdefault(key, index) != index:
             repeated.add(index)
     if not first:
         return IntakeResult(0, 0, frozenset())
-    chosen = [events[index] for index in first.values()] if repeated else events
+    chosen = [events[index] for index in first.values()] if repeated else list(events)
     partitions = [partition_of(event.identity) for event in chosen]
     with connection.pipeline():
-        stored = connection.execute(_STORE, _columns(shop_id, chosen, list(first), partitions), prepare=True)
+        stored = connection.execute(
+            _STORE,
+            {
+                "shop": shop_id,
+                "events": arrays.document(orjson.dumps(chosen)),
+                "digests": arrays.uuids(first),
+                "partitions": arrays.smallints(partitions),
+            },
+            prepare=True,
+        )
         _ring(connection, shop_id, set(partitions), max(event.received_at for event in chosen))
-        fresh = {row[0] for row in stored.fetchall()} if stored.rowcount != len(first) else first.keys()
-    repeated.update(index for digest, index in first.items() if digest not in fresh)
+        fresh = {row[0].bytes for row in stored.fetchall()} if stored.rowcount != len(first) else first.keys()
+    repeated.update(index for key, index in first.items() if key not in fresh)
     return IntakeResult(len(events) - len(repeated), len(repeated), frozenset(repeated))
-
-
-def _columns(shop_id: UUID, events: Sequence[Event], digests: list[UUID], partitions: list[int]) -> dict[str, object]:
-    return {
-        "shop": shop_id,
-        "ids": arrays.uuids([event.id for event in events]),
-        "digests": arrays.uuids(digests),
-        "sources": arrays.texts([event.source for event in events]),
-        "source_ids": arrays.texts([event.source_id for event in events]),
-        "types": arrays.texts([event.type for event in events]),
-        "names": arrays.texts([event.name for event in events]),
-        "occurred": arrays.instants([event.occurred_at for event in events]),
-        "received": arrays.instants([event.received_at for event in events]),
-        "identities": arrays.documents([orjson.dumps(event.identity) for event in events]),
-        "properties": arrays.documents([orjson.dumps(event.properties) for event in events]),
-        "contexts": arrays.documents([orjson.dumps(event.context) for event in events]),
-        "partitions": arrays.smallints(partitions),
-    }
 
 
 def _ring(connection: psycopg.Connection, shop_id: UUID, partitions: set[int], at: datetime) -> None:
@@ -126,7 +121,7 @@ def _ring(connection: psycopg.Connection, shop_id: UUID, partitions: set[int], a
         _RING,
         {
             "shop": shop_id, "topic": TOPIC, "at": at,
-            "ids": arrays.uuids([new_id() for _ in keys]), "keys": arrays.texts(keys),
+            "ids": arrays.uuids([new_id().bytes for _ in keys]), "keys": arrays.texts(keys),
         },
         prepare=True,
     )  # fmt: skip

@@ -12,14 +12,18 @@ def new_id() -> UUID:
     return uuid7()
 
 
-def digest_id(*parts: str) -> UUID:
+def digest(*parts: str) -> bytes:
     """128 bits of SHA-256 over the parts (length-prefixed, so ('a','bc') is not ('ab','c'))."""
-    hasher = hashlib.sha256()
+    pieces = []
     for part in parts:
         raw = part.encode()
-        hasher.update(len(raw).to_bytes(4, "big"))
-        hasher.update(raw)
-    return UUID(bytes=hasher.digest()[:16])
+        pieces += (len(raw).to_bytes(4, "big"), raw)
+    return hashlib.sha256(b"".join(pieces)).digest()[:16]
+
+
+def digest_id(*parts: str) -> UUID:
+    """`digest` as an id."""
+    return UUID(bytes=digest(*parts))
 
 
 def uniform(*parts: str) -> float:
@@ -27,4 +31,4 @@ def uniform(*parts: str) -> float:
 
     53 bits of SHA-256. Used for holdouts and arms, so an assignment can be recomputed from its receipt.
     """
-    return (digest_id(*parts).int >> 75) / (1 << 53)
+    return (int.from_bytes(digest(*parts)) >> 75) / (1 << 53)

@@ -1,17 +1,14 @@
-"""Columns as PostgreSQL arrays in binary form, for set-based inserts: `unnest(%(ids)s, %(types)s, ...)`.
+"""Columns as PostgreSQL arrays in binary form, for set-based statements: `unnest(%(ids)s, %(keys)s)`.
 
-Packing a column is one `join`, a few times faster than psycopg's list dumper, which quotes every element in Python.
+Packing a column is one `join`, several times faster than psycopg's list dumper, which quotes every element in Python.
 Wire format: PostgreSQL source, src/backend/utils/adt/arrayfuncs.c, array_recv.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar
-from uuid import UUID
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -19,12 +16,8 @@ from psycopg.pq import Format
 
 _HEAD = struct.Struct(">iiiii").pack  # dimensions, has NULLs, element type, length, lower bound
 _LENGTH = struct.Struct(">i").pack
-_INSTANT = struct.Struct(">iq").pack
 _SMALL = struct.Struct(">ih").pack
 _UUID_LENGTH = _LENGTH(16)
-_NULL = _LENGTH(-1)
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +33,22 @@ class _Texts(_Packed):
     pass
 
 
-class _Documents(_Packed):
-    pass
-
-
-class _Instants(_Packed):
-    pass
-
-
 class _Smallints(_Packed):
+    pass
+
+
+class _Document(_Packed):
     pass
 
 
 class _PackedDumper(Dumper):
     format = Format.BINARY
-    array_oid: ClassVar[int]
 
     def dump(self, obj: _Packed) -> bytes:
         return obj.data
 
 
-for _kind, _oid in ((_Uuids, 2951), (_Texts, 1009), (_Documents, 3807), (_Instants, 1185), (_Smallints, 1005)):
+for _kind, _oid in ((_Uuids, 2951), (_Texts, 1009), (_Smallints, 1005), (_Document, 114)):
     psycopg.adapters.register_dumper(_kind, type(f"{_kind.__name__}Dumper", (_PackedDumper,), {"oid": _oid}))
 
 
@@ -68,36 +56,23 @@ def _head(element: int, length: int) -> bytes:
     return _HEAD(1, 0, element, length, 1)
 
 
-def uuids(values: Sequence[UUID]) -> _Packed:
-    packed = [value.bytes for value in values]
-    body = _UUID_LENGTH + _UUID_LENGTH.join(packed) if packed else b""
-    return _Uuids(_head(2950, len(packed)) + body)
+def uuids(values: Collection[bytes]) -> _Packed:
+    """A uuid[] of values of 16 bytes."""
+    body = _UUID_LENGTH + _UUID_LENGTH.join(values) if values else b""
+    return _Uuids(_head(2950, len(values)) + body)
 
 
-def texts(values: Sequence[str | None]) -> _Packed:
-    pieces = [_head(25, len(values))]
-    for value in values:
-        if value is None:
-            pieces.append(_NULL)
-        else:
-            raw = value.encode()
-            pieces += (_LENGTH(len(raw)), raw)
-    return _Texts(b"".join(pieces))
+def texts(values: Collection[str]) -> _Packed:
+    """A text[]."""
+    raw = [value.encode() for value in values]
+    return _Texts(_head(25, len(raw)) + b"".join([piece for one in raw for piece in (_LENGTH(len(one)), one)]))
 
 
-def documents(values: Sequence[bytes]) -> _Packed:
-    """JSON texts as a jsonb[]."""
-    pieces = [_head(3802, len(values))]
-    for raw in values:
-        pieces += (_LENGTH(len(raw) + 1), b"\x01", raw)
-    return _Documents(b"".join(pieces))
+def smallints(values: Collection[int]) -> _Packed:
+    """A smallint[]."""
+    return _Smallints(_head(21, len(values)) + b"".join([_SMALL(2, value) for value in values]))
 
 
-def instants(values: Iterable[datetime]) -> _Packed:
-    packed = [_INSTANT(8, (value - _EPOCH) // _MICROSECOND) for value in values]
-    return _Instants(_head(1184, len(packed)) + b"".join(packed))
-
-
-def smallints(values: Iterable[int]) -> _Packed:
-    packed = [_SMALL(2, value) for value in values]
-    return _Smallints(_head(21, len(packed)) + b"".join(packed))
+def document(text: bytes) -> _Packed:
+    """A JSON text as `json`."""
+    return _Document(text)
