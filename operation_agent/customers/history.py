@@ -84,7 +84,7 @@ def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
     )
     profiles = {row.id: Profile(row.traits, row.trait_times) for row in rows}
     for event, person in sayings:
-        profiles[person.customer_id].say(event.properties.get("traits") or {}, event.occurred_at)
+        profiles[person.customer_id].say(_traits(event), event.occurred_at)
     columns = {name: [profiles[customer_id].column(name) for customer_id in ids] for name in COLUMNS}
     arrays = ", ".join(f"CAST(:{name} AS text[])" for name in COLUMNS)
     session.execute(
@@ -102,6 +102,13 @@ def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
             **columns,
         },
     )
+
+
+def _traits(event: Event) -> dict[str, Any]:
+    """What was said, with e-mail and phone as the identity has them: normalised."""
+    traits = event.properties.get("traits") or {}
+    ids = {kind: event.identity[kind] for kind in ("email", "phone") if kind in traits and event.identity.get(kind)}
+    return {**traits, **ids}
 
 
 def _timeline(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:

@@ -13,7 +13,7 @@ So an anonymous visitor who logs in is merged into the known customer unless tha
 else. The customer seen first (by `occurred_at`, then `random_key`) survives a merge, whatever was processed first.
 
 Events about a message (`email.…`) come from a provider: they belong to the customer of the action they name, else to
-the owner of the address, and never make a customer.
+the owner of their strongest known identity or the address, and never make or merge a customer.
 """
 
 from __future__ import annotations
@@ -163,9 +163,6 @@ def lookups(event: Event) -> list[Identity]:
     """Everything to ask the database about before the event is taken."""
     if not is_provider_event(event):
         return [*identities(event), *previous(event)]
-    wanted = [
-        (ACTION, event.properties.get("action_id")),
-        ("email", event.identity.get("email")),
-        ("email", event.properties.get("address")),
-    ]
+    action, address = event.properties.get("action_id"), event.properties.get("address")
+    wanted = [(ACTION, action), *identities(event), ("email", address)]
     return [(kind, str(value)) for kind, value in wanted if value]

@@ -84,7 +84,8 @@ CREATE TABLE timeline (
   type         text NOT NULL,
   product_id   text,
   amount_minor bigint,                      -- of the shop's currency
-  PRIMARY KEY (shop_id, customer_id, occurred_at, event_id)
+  -- with what features read, so that both one customer and everyone are read from the index alone, in order
+  PRIMARY KEY (shop_id, customer_id, occurred_at, event_id) INCLUDE (type, product_id)
 );
 
 CREATE TABLE orders (
@@ -105,7 +106,8 @@ CREATE TABLE orders (
   PRIMARY KEY (shop_id, id),
   UNIQUE (shop_id, source_order_id)
 );
-CREATE INDEX orders_customer ON orders (shop_id, customer_id, ordered_at);
+CREATE INDEX orders_customer ON orders (shop_id, customer_id, ordered_at)
+  INCLUDE (total_minor, discount_minor, quantity, cancelled_at);
 
 -- What befell an order after it was paid. Kept beside the order, not in it: a refund may arrive before its order,
 -- and features as of a moment count only what had happened by then. orders.refunded_minor and cancelled_at follow.
