@@ -1,6 +1,7 @@
 """`python -m simulator --config simulation.json --json truth.json`: live a simulated shop against a running agent.
 
-Every field of the config file is also an option; an option wins. Secrets belong in the file.
+Every field of the config file is also an option; an option wins. Secrets belong in the file, and there `strategies`
+maps a rule's key to its strategy's, by which the truth is told.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def main() -> int:
         stack.callback(agent.close)
         result = Run(
             agent, mail, draw(history, options["seed"]), options["seed"], options["days"],
-            prices=Prices(options["margin_rate"], options["message_cost_minor"]), progress=_progress,
+            prices=Prices(options["margin_rate"], options["message_cost_minor"]),
+            strategies=options.get("strategies", {}), progress=_progress,
         )()  # fmt: skip
     written = json.dumps(result, indent=2) + "\n"
     if "json" in options:

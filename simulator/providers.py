@@ -143,10 +143,9 @@ class Providers:
         first = ""
         for part in mail["personalizations"]:
             for recipient in part["to"]:
-                number = len(self.messages)
-                message_id = f"{digest_id('message', str(number)).hex[:22]}"
-                first = first or message_id
-                self.messages.append(_message(mail, part, recipient["email"], number, message_id))
+                message = _message(mail, part, recipient["email"], len(self.messages))
+                first = first or message.message_id
+                self.messages.append(message)
         return Reply(202, b"", {"X-Message-Id": first})
 
     def _search(self, request: Request) -> Reply:
@@ -248,15 +247,18 @@ def _mail_error(mail: Any) -> tuple[str, str | None] | None:
     return None
 
 
-def _message(mail: dict[str, Any], part: dict[str, Any], to: str, number: int, message_id: str) -> Message:
+def _message(mail: dict[str, Any], part: dict[str, Any], to: str, number: int) -> Message:
+    """Its id follows from its key, so that two runs name a message alike, whenever it arrives."""
+    custom_args = {**(mail.get("custom_args") or {}), **(part.get("custom_args") or {})}
+    key = custom_args.get("dedupe_key") or f"{number}"
     return Message(
         number=number,
-        message_id=message_id,
+        message_id=digest_id("message", key, to).hex[:22],
         to=to,
         sender=mail["from"]["email"],
         subject=str(part.get("subject") or mail.get("subject")),
         body="\n".join(str(one["value"]) for one in mail.get("content") or []),
-        custom_args={**(mail.get("custom_args") or {}), **(part.get("custom_args") or {})},
+        custom_args=custom_args,
         categories=list(mail.get("categories") or []),
     )
 
