@@ -1,7 +1,7 @@
 """The Celery application: a doorbell carrier. PostgreSQL is the truth, so the broker may lose or repeat anything.
 
 Messages hold two strings (a shop and a key), nothing to steal and nothing to unpickle. Each setting below answers a
-known way of losing or repeating work; docs/decisions/0004-celery.md lists them. Long jobs: run
+known way of losing or repeating work; docs/decisions/0006-celery.md lists them. Long jobs: run
 `celery -A workers.app worker -Q events,actions -c N` beside `-Q jobs -c 1` where you can. One worker for all three
 queues works too: queues are served in the order given, and at most one job runs at a time (`workers.jobs`), so with
 N >= 2 one process is always left for events.

@@ -116,7 +116,8 @@ def counts(stack: Running, prefix: str) -> dict[str, int]:
             row = session.execute(
                 text(
                     "SELECT (SELECT count(*) FROM events WHERE source_id LIKE :p) AS events,"
-                    " (SELECT count(*) FROM timeline JOIN events ON events.id = event_id WHERE source_id LIKE :p) AS timeline,"
+                    " (SELECT count(*) FROM timeline JOIN events ON events.id = event_id WHERE source_id LIKE :p)"
+                    " AS timeline,"
                     " (SELECT count(*) FROM identities WHERE kind = 'external' AND value LIKE :p) AS identities,"
                     " (SELECT count(*) FROM event_queue) AS queued,"
                     " (SELECT count(*) FROM event_failures) AS failures"
