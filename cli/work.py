@@ -19,12 +19,10 @@ def cluster(
     from cli.installation import engine, find_shop
     from operation_agent.clustering import job
     from operation_agent.kit.clock import SYSTEM
-    from operation_agent.store.session import for_shop
 
     with engine() as database:
         found = find_shop(database, shop)
-        with for_shop(database, found.id) as session:
-            summary = job.run(session, found, now=SYSTEM.now())
+        summary = job.run(database, found, now=SYSTEM.now())
     if as_json:
         show_json(summary)
         return

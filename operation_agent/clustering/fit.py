@@ -42,7 +42,7 @@ class Options:
     smallest_people: int = 30
     minimum_silhouette: float = 0.15
     minimum_stability: float = 0.8
-    tolerance: float = 0.2
+    tolerance: float = 0.15
     fine_enough: int = 5
     sample: int = 10_000
     silhouette_sample: int = 3_000
@@ -105,8 +105,8 @@ def fit(
 
     The order matters only for which rows are the sample (the first ones: a random key is a uniform hash, so they
     are a random sample, and the same people at the next fit). `missing` says per feature what a missing value is
-    taken for: 'horizon' (the largest value seen: it has not happened for at least that long), 'zero' (the default)
-    or 'median'. `previous` keeps a column's transformation and the number of clusters unless the data clearly say
+    taken for: 'horizon' (the largest value seen in any column of that kind: it has not happened for as long as there
+    is history), 'zero' (the default) or 'median'. `previous` keeps a column's transformation and the number of clusters unless the data clearly say
     otherwise, so that a refit does not change the groups for nothing.
     """
     options = options or Options()
@@ -149,13 +149,16 @@ def _prepare(
     kept: dict[str, dict[str, Any]] = {}
     dropped: dict[str, str] = {}
     judged: list[Floats] = []
+    horizon = _horizon(matrix, names, missing)
     for place, name in enumerate(names):
         column = matrix[:, place]
         seen = column[~np.isnan(column)]
         if not len(seen):
             dropped[name] = "missing for everyone"
             continue
-        parameters, values = _column(column, seen, missing.get(name, "zero"), _was_logged(previous, name), options)
+        parameters, values = _column(
+            column, seen, _fill(seen, missing.get(name, "zero"), horizon), _was_logged(previous, name), options
+        )
         why = _useless(values, options.smallest_share)
         if why is None:
             judge = ((values - parameters["mean"]) / parameters["scale"])[: options.sample]
@@ -174,9 +177,8 @@ def _prepare(
 
 
 def _column(
-    column: Floats, seen: Floats, rule: str, was_logged: bool | None, options: Options
+    column: Floats, seen: Floats, fill: float, was_logged: bool | None, options: Options
 ) -> tuple[dict[str, Any], Floats]:
-    fill = {"horizon": seen.max, "median": lambda: np.median(seen), "zero": lambda: 0.0}[rule]()
     values = np.where(np.isnan(column), fill, column)
     positive = seen[seen > 0]
     # counted in its own typical size, so that cents and dollars, or yen, give the same clusters
@@ -188,6 +190,17 @@ def _column(
     scale = float(values.std())
     parameters = {"fill": fill, "unit": unit, "logged": logged, "mean": float(values.mean()), "scale": scale or 1.0}
     return {key: value if key == "logged" else _rounded(value) for key, value in parameters.items()}, values
+
+
+def _horizon(matrix: Floats, names: Sequence[str], missing: Mapping[str, str]) -> float:
+    places = [place for place, name in enumerate(names) if missing.get(name) == "horizon"]
+    seen = [matrix[:, place][~np.isnan(matrix[:, place])] for place in places]
+    return max((float(values.max()) for values in seen if len(values)), default=0.0)
+
+
+def _fill(seen: Floats, rule: str, horizon: float) -> float:
+    fills = {"zero": 0.0, "horizon": horizon, "median": float(np.median(seen))}
+    return fills[rule]
 
 
 def _rounded(value: float) -> float:
@@ -244,11 +257,13 @@ def _kmeans(rows: Floats, k: int, seed: int, starts: int) -> Floats:
     with warnings.catch_warnings():
         # fewer distinct rows than clusters: the floor on the smallest cluster judges that
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return KMeans(k, n_init=starts, random_state=seed, max_iter=100).fit(rows).cluster_centers_
+        centroids: Floats = KMeans(k, n_init=starts, random_state=seed, max_iter=100).fit(rows).cluster_centers_
+    return centroids
 
 
 def _numbers(rows: Floats, centroids: Floats) -> NDArray[np.intp]:
-    return ((centroids**2).sum(axis=1) - 2.0 * (rows @ centroids.T)).argmin(axis=1)
+    numbers: NDArray[np.intp] = ((centroids**2).sum(axis=1) - 2.0 * (rows @ centroids.T)).argmin(axis=1)
+    return numbers
 
 
 def _try_all(scaled: Floats, seed: int, options: Options) -> list[_Tried]:
@@ -367,7 +382,8 @@ def _fit_everybody(
 def _largest_first(estimator: Any) -> Floats:
     sizes = np.bincount(estimator.labels_, minlength=len(estimator.cluster_centers_))
     order = sorted(range(len(sizes)), key=lambda at: (-sizes[at], tuple(estimator.cluster_centers_[at])))
-    return estimator.cluster_centers_[order]
+    ordered: Floats = estimator.cluster_centers_[order]
+    return ordered
 
 
 def _nearest_all(model: Model, scaled: Floats) -> tuple[NDArray[np.int16], Floats]:

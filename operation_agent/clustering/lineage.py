@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .model import Floats
+
 OVERLAP = 0.5
 """The Jaccard overlap of the members must be above this. Above one half, a cluster has at most one such partner on
 either side, so pairs need no assignment problem - and the Hungarian method, which maximises the sum, could give up
@@ -64,9 +66,7 @@ def first(k: int) -> Lineage:
     return Lineage(tuple(Heir(number, "new", "new", None, 0.0, None) for number in range(k)), ())
 
 
-def match(
-    new: NDArray[Any], old: NDArray[Any], *, k_new: int, k_old: int, shifts: NDArray[np.float64] | None = None
-) -> Lineage:
+def match(new: NDArray[Any], old: NDArray[Any], *, k_new: int, k_old: int, shifts: Floats | None = None) -> Lineage:
     """`new` and `old`: the cluster numbers of the same customers, row by row. `shifts` (k_new x k_old): see `shift`."""
     shared = np.zeros((k_new, k_old))
     np.add.at(shared, (np.asarray(new, np.intp), np.asarray(old, np.intp)), 1)
@@ -77,33 +77,33 @@ def match(
     return Lineage(heirs, tuple(_ended(j, heirs, jaccard, taken, given) for j in range(k_old) if j not in kept))
 
 
-def overlaps(shared: NDArray[np.float64]) -> NDArray[np.float64]:
+def overlaps(shared: Floats) -> Floats:
     """Jaccard of every pair from the table of shared members."""
     union = shared.sum(axis=1)[:, None] + shared.sum(axis=0)[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    jaccard: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return jaccard
 
 
-def shift(
-    scaled: NDArray[np.float64], new: NDArray[Any], old: NDArray[Any], centroids: NDArray[np.float64], k_new: int
-) -> NDArray[np.float64]:
+def shift(scaled: Floats, new: NDArray[Any], old: NDArray[Any], centroids: Floats, k_new: int) -> Floats:
     """How far each new cluster's middle is from each old centroid, in radii of that old cluster.
 
     `scaled`: today's customers in the old model's space; `centroids`: the old model's.
     """
     k_old, width = centroids.shape
-    middles = np.stack([np.bincount(new, weights=scaled[:, at], minlength=k_new) for at in range(width)], axis=1)
-    middles /= _at_least_one(np.bincount(new, minlength=k_new))[:, None]
+    sums = np.stack([np.bincount(new, weights=scaled[:, at], minlength=k_new) for at in range(width)], axis=1)
+    middles = sums / _at_least_one(np.bincount(new, minlength=k_new))[:, None]
     squares = ((scaled - centroids[old]) ** 2).sum(axis=1)
     radius = np.sqrt(
         np.bincount(old, weights=squares, minlength=k_old) / _at_least_one(np.bincount(old, minlength=k_old))
     )
     gaps = np.sqrt(((middles[:, None, :] - centroids[None, :, :]) ** 2).sum(axis=2))
     # a group of identical customers has no radius: one standard deviation stands for it
-    return gaps / np.where(radius > 1e-9, radius, 1.0)[None, :]
+    shifts: Floats = gaps / np.where(radius > 1e-9, radius, 1.0)[None, :]
+    return shifts
 
 
-def _at_least_one(counts: NDArray[Any]) -> NDArray[Any]:
-    return np.maximum(counts, 1)
+def _at_least_one(counts: NDArray[Any]) -> Floats:
+    return np.maximum(counts.astype(np.float64), 1.0)
 
 
 def _heir(

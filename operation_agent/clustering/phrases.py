@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
             "zh": "反复比较、尚未选定（占客户 {share}）：{facts}。",
         },
         _all(
-            (Condition("active", "repeat_views_7d", 0.4), Condition("active", "searches_7d", 0.5)),
+            (Condition("mean", "repeat_views_7d", 2), Condition("active", "searches_7d", 0.5)),
             Condition("mean", "views_7d", 1.5, times_everybody=True),
         ),
     ),
@@ -109,7 +109,7 @@ RULES: tuple[Rule, ...] = (
             "zh": "消费居前（占客户 {share}）：{facts}。",
         },
         _all(
-            Condition("position", "revenue_minor", 0.85),
+            Condition("position", "revenue_minor", 0.8),
             Condition("median", "revenue_minor", 1.5, times_everybody=True),
         ),
     ),
@@ -260,7 +260,7 @@ FEATURE_WORDS: dict[str, FeatureWords] = {
         {"en": "fewer views this month", "zh": "近 30 日浏览较少"},
     ),
     "repeat_views_7d": FeatureWords(
-        {"en": "repeated views in 7 days", "zh": "7 日重复浏览"},
+        {"en": "views of one product in 7 days", "zh": "7 日单品浏览"},
         "count",
         {"en": "more repeated views", "zh": "重复浏览较多"},
         {"en": "fewer repeated views", "zh": "重复浏览较少"},

@@ -10,6 +10,7 @@ CREATE TABLE clusterings (
   customers     bigint NOT NULL,
   as_of         timestamptz NOT NULL,       -- shop time
   fitted_at     timestamptz NOT NULL,       -- system time
+  members_at    timestamptz,                -- system time; NULL in a live one: a crash left members to be assigned
   PRIMARY KEY (shop_id, id),
   UNIQUE (shop_id, version)
 );
@@ -21,11 +22,11 @@ CREATE TABLE clusters (
   number         smallint NOT NULL,
   -- what a rule points at. A refit hands it on only to the cluster that is the same people (see lineage)
   lineage_id     uuid NOT NULL,
-  parent         jsonb NOT NULL DEFAULT '{}',  -- previous lineage, overlap, centroid shift, verdict
+  parent         jsonb NOT NULL DEFAULT '{}',  -- verdict, kind, previous lineage, overlap, centroid shift
   label_key      text NOT NULL,
-  labels         jsonb NOT NULL,            -- {"en": ..., "zh": ..., "why": ...}
+  labels         jsonb NOT NULL,            -- {"en", "zh", "why": {"en", "zh"}, "also": other label keys that hold}
   size           bigint NOT NULL,
-  profile        jsonb NOT NULL,            -- median of each feature, in its own unit
+  profile        jsonb NOT NULL,            -- median of each feature, in its own unit; null: nobody has it
   PRIMARY KEY (shop_id, clustering_id, number)
 );
 
@@ -37,6 +38,7 @@ CREATE TABLE cluster_members (
   lineage_id    uuid NOT NULL,
   distance      double precision NOT NULL,
   since         timestamptz NOT NULL,       -- shop time it entered this lineage
+  as_of         timestamptz NOT NULL,       -- shop time of the features it was assigned by: the newest one wins
   PRIMARY KEY (shop_id, customer_id)
-);
+) WITH (fillfactor = 90);
 CREATE INDEX cluster_members_lineage ON cluster_members (shop_id, lineage_id);
