@@ -30,7 +30,7 @@ def _guarded(name: str, act: Callable[[], object]) -> Callable[[], None]:
     def run() -> None:
         try:
             act()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             log.error("tick_failed", tick=name, exc_info=error)
 
     return run

@@ -35,7 +35,7 @@ def sweep(engine: Engine, *, clock: Clock = SYSTEM) -> int:
         try:
             with for_shop(engine, shop.id) as session:
                 rung += wakeups.ring_due(session, shop, at=clock.now())
-        except Exception as error:  # noqa: BLE001 - said aloud, and tried again in a second
+        except Exception as error:
             log.error("sweep_failed", shop=shop.slug, exc_info=error)
     return rung
 
@@ -47,7 +47,7 @@ def take_ticks(engine: Engine, *, clock: Clock = SYSTEM) -> int:
         try:
             with for_shop(engine, shop.id) as session:
                 taken += due_ticks(session, shop, at=clock.now())
-        except Exception as error:  # noqa: BLE001 - said aloud, and tried again in a second
+        except Exception as error:
             log.error("ticks_failed", shop=shop.slug, exc_info=error)
     return taken
 

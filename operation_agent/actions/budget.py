@@ -102,7 +102,8 @@ WITH entries AS (
   SELECT b.id, t.total FROM budgets b JOIN totals t ON t.budget_id = b.id
   WHERE b.shop_id = :shop ORDER BY b.id FOR UPDATE OF b
 )
-UPDATE budgets b SET reserved_minor = b.reserved_minor - locked.total, spent_minor = b.spent_minor + locked.total * :spends
+UPDATE budgets b SET reserved_minor = b.reserved_minor - locked.total,
+  spent_minor = b.spent_minor + locked.total * :spends
 FROM locked WHERE b.shop_id = :shop AND b.id = locked.id
 """
 

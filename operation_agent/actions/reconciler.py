@@ -24,8 +24,8 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
 
 from . import budget
-from .channel import Channel, NotSent, Outcome, Sent, Unknown
 from .catalogue import CHANNELS
+from .channel import Channel, NotSent, Outcome, Sent, Unknown
 from .claiming import TOPIC, Claimed, address_of, moment_of, people_of, wake_followers
 from .executor import TIMEOUT, complete, delivery_of, sender_of
 from .recording import MOST_ATTEMPTS, SETTLE, Proof, settle_sent
@@ -157,12 +157,12 @@ def _next(doubt: Doubt, answer: Outcome, channel: Channel, at: datetime) -> tupl
     """(id, fence, state, reason, retry_at, maybe_sent) of an action that was not found."""
     action = doubt.claimed
     if channel.capability == "keyed":
-        return action.id, action.fence, "ready", "asked again under the same key", at, True
+        return action.id, action.fence, "ready", "asked again under the same key", None, True
     if isinstance(answer, NotSent):
         if action.attempt >= MOST_ATTEMPTS:
             reason = f"gave up after {action.attempt} attempts: {answer.reason}"
             return action.id, action.fence, "failed", reason, None, False
-        return action.id, action.fence, "ready", answer.reason, at, False
+        return action.id, action.fence, "ready", answer.reason, None, False
     assert isinstance(answer, Unknown)
     if channel.capability == "opaque" or doubt.lookups >= MOST_LOOKUPS:
         return action.id, action.fence, "parked", answer.reason, None, True
@@ -223,9 +223,10 @@ def accept_evidence(session: Session, shop: Shop, provider: str, evidence: Seque
         ),
         {"shop": shop.id, "ids": [one.action_id for one in evidence]},
     )
-    by_id = {one.action_id: one for one in evidence}
-    proofs = [
-        Proof(row.id, None, by_id[row.id].provider_ref, row.result, moment_of(shop, row.due_at, by_id[row.id].seen_at), None)
-        for row in rows
-    ]  # fmt: skip
+    seen = {one.action_id: one for one in evidence}
+    proofs = []
+    for row in rows:
+        one = seen[row.id]
+        sent_at = moment_of(shop, row.due_at, one.seen_at)
+        proofs.append(Proof(row.id, None, one.provider_ref, row.result, sent_at, None))
     return settle_sent(session, shop, provider, "found", proofs, at=at)

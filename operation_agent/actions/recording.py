@@ -91,7 +91,8 @@ UPDATE actions a SET state = 'sent', reason = NULL, provider = :provider,
   provider_ref = COALESCE(r.provider_ref, a.provider_ref), result = CAST(r.result AS jsonb), sent_at = r.sent_at,
   called_at = COALESCE(a.called_at, r.called_at), lease_until = NULL, retry_at = NULL
 FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[]), CAST(:refs AS text[]), CAST(:results AS text[]),
-  CAST(:sent AS timestamptz[]), CAST(:called AS timestamptz[])) AS r (id, fence, provider_ref, result, sent_at, called_at)
+  CAST(:sent AS timestamptz[]), CAST(:called AS timestamptz[]))
+  AS r (id, fence, provider_ref, result, sent_at, called_at)
 WHERE a.shop_id = :shop AND a.id = r.id AND a.fence = COALESCE(r.fence, a.fence) AND a.state = ANY(:sources)
   AND NOT a.held_out
 RETURNING a.id, a.customer_id, a.channel, a.cost_minor, a.sent_at, a.result
