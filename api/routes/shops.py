@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field
@@ -13,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from api.dependencies import Database, Requires
 from api.errors import Problem
-from api.fields import Instant, JsonObject, Text
+from api.fields import Instant, Text
 from api.idempotency import Idempotent
+from api.shop_settings import SettingsChange
 from operation_agent.access.principal import Principal
 from operation_agent.actions import wakeups
 from operation_agent.kit.clock import SYSTEM
@@ -59,7 +61,7 @@ class NewShop(BaseModel):
 
 
 class ShopChanges(BaseModel):
-    settings: JsonObject = Field(description="Merged into the settings; a null value removes the setting")
+    settings: SettingsChange
 
 
 class ClockMove(BaseModel):
@@ -90,16 +92,22 @@ def shown(shop: shops.Shop) -> Shop:
     )  # fmt: skip
 
 
-def chosen(engine: Engine, caller: Principal, slug: str) -> shops.Shop:
-    """The named shop as it is now. Raises NotFound when there is none, or it is not this caller's."""
+def chosen_id(engine: Engine, caller: Principal, slug: str) -> UUID:
+    """Of the named shop. Raises NotFound when there is none, or it is not this caller's."""
     if caller.kind == "key":
         own = caller.shop
         if slug not in (own.slug, str(own.id)):
             raise NotFound(f"there is no shop {slug!r} for this key")
-        with for_shop(engine, own.id) as session:
-            return shops.load_shop(session, own.id)
+        return own.id
     with for_system(engine) as session:
-        return shops.find_shop(session, slug)
+        return shops.find_shop(session, slug).id
+
+
+def chosen(engine: Engine, caller: Principal, slug: str) -> shops.Shop:
+    """The named shop as it is now: a key's own copy may be two seconds old. Raises NotFound."""
+    shop_id = chosen_id(engine, caller, slug)
+    with for_shop(engine, shop_id) as session:
+        return shops.load_shop(session, shop_id)
 
 
 @router.get("", operation_id="list_shops", summary="The shops this caller may see", response_model=list[Shop])
@@ -140,11 +148,12 @@ def get(shop: Slug, caller: Reader, database: Database) -> Shop:
 @router.patch("/{shop}", operation_id="change_shop", summary="Change settings", response_model=Shop, responses=MISSING)
 def change(shop: Slug, body: ShopChanges, caller: Writer, database: Database) -> Shop:
     found = chosen(database, caller, shop)
+    changes = body.settings.changes()
     with for_shop(database, found.id) as session:
-        changed = shops.update_settings(session, found, body.settings)
+        changed = shops.update_settings(session, found, changes)
         audit.record(
             session, found.id, at=SYSTEM.now(), actor=caller.actor, verb="shop.changed", subject=f"shop:{found.slug}",
-            detail={"settings": body.settings},
+            detail={"settings": changes},
         )  # fmt: skip
     return shown(changed)
 
@@ -225,10 +234,11 @@ SELECT (SELECT count(*) FROM event_queue WHERE shop_id = :shop) AS events,
     responses=MISSING,
 )
 def backlog(shop: Slug, caller: Reader, database: Database) -> Backlog:
-    found = chosen(database, caller, shop)
+    shop_id = chosen_id(database, caller, shop)
     at = SYSTEM.now()
-    values = {"shop": found.id, "now": found.now(), "offset": found.clock_offset}
-    with for_shop(database, found.id) as session:
+    with for_shop(database, shop_id) as session:
+        found = shops.load_shop(session, shop_id)
+        values = {"shop": shop_id, "now": at + found.clock_offset, "offset": found.clock_offset}
         row = session.execute(_BACKLOG, values).one()
     age = max(0.0, (at - row.oldest).total_seconds()) if row.oldest else 0.0
     return Backlog(

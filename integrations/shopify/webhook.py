@@ -161,9 +161,9 @@ def _instant(body: Body, *names: str) -> datetime:
         if isinstance(written, str) and written:
             try:
                 found = datetime.fromisoformat(written)
-            except ValueError:
+                return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+            except (ValueError, OverflowError):
                 raise Rejected(f"`{name}` is not an ISO 8601 date", where=name) from None
-            return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     raise Rejected(f"`{names[0]}` is missing", where=names[0])
 
 

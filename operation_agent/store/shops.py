@@ -128,9 +128,12 @@ def move_clock(session: Session, shop: Shop, to: datetime, *, base: Clock = SYST
 
 
 def update_settings(session: Session, shop: Shop, changes: dict[str, Any]) -> Shop:
-    """Merge `changes` into the shop's settings."""
+    """Replace the settings that `changes` names; None removes one, so that its default counts again."""
+    given = {name: value for name, value in changes.items() if value is not None}
     session.execute(
-        text("UPDATE shops SET settings = settings || CAST(:changes AS jsonb) WHERE id = :id"),
-        {"changes": orjson.dumps(changes).decode(), "id": shop.id},
+        text(
+            "UPDATE shops SET settings = (settings - CAST(:removed AS text[])) || CAST(:given AS jsonb) WHERE id = :id"
+        ),
+        {"given": orjson.dumps(given).decode(), "removed": sorted(changes.keys() - given.keys()), "id": shop.id},
     )
     return load_shop(session, shop.id)

@@ -20,7 +20,7 @@ from rules import cron
 
 TOPIC = "schedule.run"
 JOBS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *"}
-"""When each shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
+"""When a shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
 MOST_RUNS = 1000
 """Runs that may come due in one step of a clock."""
 
