@@ -100,13 +100,10 @@ def load_all(session: Session, shop_id: UUID) -> FeatureTable:
 
 
 def _table(rows: np.ndarray, order: np.ndarray) -> FeatureTable:
-    columns = {name: _column(name, rows[name][order]) for name in FEATURES}
-    return FeatureTable(
-        Uuids(rows["customer_id"][order]),
-        Uuids(rows["random_key"][order]),
-        Instants.of_wire(rows["as_of"][order]),
-        columns,
-    )
+    rows = wire.take(rows, order)
+    columns = {name: _column(name, rows[name]) for name in FEATURES}
+    ids, keys = Uuids(rows["customer_id"]), Uuids(rows["random_key"])
+    return FeatureTable(ids, keys, Instants.of_wire(rows["as_of"]), columns)
 
 
 def _column(name: str, raw: np.ndarray) -> np.ndarray:

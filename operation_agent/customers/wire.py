@@ -169,3 +169,9 @@ def order_of(raw: np.ndarray) -> np.ndarray:
     """The indexes that sort 16-byte ids."""
     halves = np.ascontiguousarray(raw).view(">u8").reshape(-1, 2).astype(np.uint64)
     return np.lexsort((halves[:, 1], halves[:, 0]))
+
+
+def take(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """`rows[order]`, moving each row whole instead of field by field."""
+    whole = rows.view(f"V{rows.dtype.itemsize}")
+    return whole[order].view(rows.dtype)
