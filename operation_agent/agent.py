@@ -70,7 +70,7 @@ def decide(
     targets = [(trigger.customer_id, trigger.at) for trigger in triggers]
     table = features.compute(session, shop.id, [*targets, *others])
     features.store(session, shop.id, table)
-    clusters = membership.update(session, shop.id, table)
+    clusters = membership.update(session, shop.id, table).clusters
     if not triggers:
         return 0, 0
     decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
