@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import AsJson, show_json
+from cli.output import AsJson, show_json, show_table
 
 
 def cluster(
@@ -26,8 +26,12 @@ def cluster(
     if as_json:
         show_json(summary)
         return
+    clusters = summary.pop("clusters", [])
     for name, value in summary.items():
         print(f"{name}: {value}")
+    if clusters:
+        columns = [name for name in clusters[0] if not isinstance(clusters[0][name], dict | list)]
+        show_table(columns, ([one[name] for name in columns] for one in clusters))
 
 
 def simulate(context: typer.Context) -> None:
@@ -47,7 +51,8 @@ def bench(
     import bench as folder
     from operation_agent.kit.errors import NotFound
 
-    known = sorted(path.stem for path in Path(folder.__path__[0]).glob("[a-z]*.py"))
+    programs = (path for path in Path(folder.__path__[0]).glob("[a-z]*.py") if "__main__" in path.read_text())
+    known = sorted(path.stem for path in programs)
     if name is not None and name not in known:
         raise NotFound(f"there is no bench {name!r}; there are: {', '.join(known) or 'none'}")
     codes = [
