@@ -10,6 +10,8 @@ import typer
 
 from cli.output import AsJson, show_json, show_table
 
+BENCHES = ("intake", "pipeline", "clustering")
+
 
 def cluster(
     shop: Annotated[str, typer.Option(help="The shop's slug or id.")],
@@ -46,17 +48,12 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """The measured comparisons with named peers."""
-    from pathlib import Path
-
-    import bench as folder
     from operation_agent.kit.errors import NotFound
 
-    programs = (path for path in Path(folder.__path__[0]).glob("[a-z]*.py") if "__main__" in path.read_text())
-    known = sorted(path.stem for path in programs)
-    if name is not None and name not in known:
-        raise NotFound(f"there is no bench {name!r}; there are: {', '.join(known) or 'none'}")
+    if name is not None and name not in BENCHES:
+        raise NotFound(f"there is no bench {name!r}; there are: {', '.join(BENCHES)}")
     codes = [
         subprocess.call([sys.executable, "-P", "-m", f"bench.{one}", *(["--json"] if as_json else [])])
-        for one in ([name] if name else known)
+        for one in ([name] if name else BENCHES)
     ]
     raise typer.Exit(max(codes, default=0))
