@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,7 @@ _ORDER: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] =
 _NEGATED = {"not_equals": "equals", "not_in": "in", "not_exists": "exists"}
 
 
-@dataclass(frozen=True, slots=True)
-class LeafResult:
+class LeafResult(NamedTuple):
     """How one comparison came out for one row. `holds` is None when it is unknown; `against` is the value that a
     reference had."""
 
@@ -328,11 +327,11 @@ def _seen(columns: Columns, name: str, kind: str, row: int) -> Any:
 
 
 def _against(columns: Columns, leaf: Leaf, row: int) -> Any:
-    operands = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-    if not any(isinstance(operand, Reference) for operand in operands):
-        return None
-    values = [_resolved(columns, operand, row) for operand in operands]
-    return values if isinstance(leaf.value, tuple) else values[0]
+    if isinstance(leaf.value, Reference):
+        return _resolved(columns, leaf.value, row)
+    if isinstance(leaf.value, tuple) and leaf.op == "between" and Reference in map(type, leaf.value):
+        return [_resolved(columns, operand, row) for operand in leaf.value]
+    return None
 
 
 def _resolved(columns: Columns, operand: Any, row: int) -> Any:

@@ -58,6 +58,9 @@ def variables(node: Node) -> set[str]:
         analysis = _environment(False).from_string(source).analyze(include_partials=False)
     except (LiquidError, RecursionError) as error:
         raise node.fail(f"does not compile: {str(error).splitlines()[0] if str(error) else error}") from None
+    strange = sorted(set(analysis.filters) - set(_environment(False).filters))
+    if strange:
+        raise node.fail(f"there is no filter {strange[0]!r}")
     used = {".".join(str(part) for part in one.segments) for found in analysis.globals.values() for one in found}
     unknown = sorted(used - set(VARIABLES))
     if unknown:

@@ -129,6 +129,8 @@ def cap(
     for limit in caps:
         known, span = planned.get(limit.channel, ()), limit.window.total_seconds()
         for arm in messages:
+            if not known and len(arm) <= limit.count:
+                continue
             added = [at + offset for channel, offset in arm if channel == limit.channel]
             most = fullest_window([*known, *added], added, span)
             if most > limit.count:

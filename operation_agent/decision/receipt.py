@@ -57,20 +57,19 @@ def guardrails(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {verdict.name: True if verdict.passed else dict(verdict.detail) for verdict in verdicts}
 
 
-def side(live: LiveRule, trigger: Trigger, found: Side | Kept, global_holdout: float) -> dict[str, Any]:
-    if isinstance(found, Kept):
-        return {"held_out": found.held_out, "propensity": found.propensity, "kept": True}
-    random_key = str(trigger.random_key)
-    return {
-        "held_out": found.held_out,
-        "propensity": found.propensity,
-        "kept": False,
-        "draws": [
-            {"share": global_holdout, "draw": found.global_draw, "salt": assignment.global_salt(random_key)},
-            {
-                "share": live.strategy.holdout,
-                "draw": found.strategy_draw,
-                "salt": assignment.holdout_salt(live.strategy.key, random_key),
-            },
-        ],
+def draws(
+    live: LiveRule, trigger: Trigger, side: Side | Kept, global_holdout: float, arm_draw: float
+) -> dict[str, Any]:
+    """The two draws: `side` and `arm_draw`."""
+    random_key, strategy = str(trigger.random_key), live.strategy
+    found: dict[str, Any] = {
+        "held_out": side.held_out,
+        "propensity": side.propensity,
+        "kept": isinstance(side, Kept),
     }
+    if isinstance(side, Side):
+        first = {"share": global_holdout, "draw": side.global_draw, "salt": assignment.global_salt(random_key)}
+        salt = assignment.holdout_salt(strategy.key, random_key)
+        found["draws"] = [first, {"share": strategy.holdout, "draw": side.strategy_draw, "salt": salt}]
+    salt = assignment.arm_salt(strategy.key, live.rule.key, random_key)
+    return {"side": found, "arm_draw": {"draw": arm_draw, "salt": salt}}

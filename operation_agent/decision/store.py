@@ -15,6 +15,7 @@ from operation_agent.customers import consent
 from operation_agent.strategies.live import LiveRule
 
 from .engine import Decision
+from .guardrails import demands
 from .history import History, Kept, Person
 
 _ADDRESS_COLUMNS = {"email": "email", "sms": "phone"}
@@ -29,9 +30,10 @@ def load(
     session: Session, shop_id: UUID, rules: Sequence[LiveRule], customer_ids: Collection[UUID], since: datetime
 ) -> History:
     """The past of these customers, as far as these rules' guardrails ask. `since`: the earliest decision's time."""
-    customers = list(customer_ids)
-    values = {"shop": shop_id, "customers": customers}
-    history = History(people=_people(session, shop_id, customers))
+    # an array's text, made once for every statement below
+    values = {"shop": shop_id, "customers": f"{{{','.join(map(str, customer_ids))}}}"}
+    channels = sorted(frozenset[str]().union(*(demands(rule.rule.arms).channels for rule in rules)))
+    history = History(people=_people(session, values, customer_ids, channels))
     _load_sides(session, history, values, rules)
     _load_entries(session, history, values, rules)
     _load_messages(session, history, values, rules, since)
@@ -39,30 +41,32 @@ def load(
     return history
 
 
-def _people(session: Session, shop_id: UUID, customers: list[UUID]) -> dict[UUID, Person]:
+def _people(
+    session: Session, values: dict[str, Any], customer_ids: Collection[UUID], channels: Sequence[str]
+) -> dict[UUID, Person]:
+    shop_id = values["shop"]
     rows = session.execute(
         text("SELECT id, email, phone FROM customers WHERE shop_id = :shop AND id = ANY(CAST(:customers AS uuid[]))"),
-        {"shop": shop_id, "customers": customers},
+        values,
     ).all()
     consents: dict[UUID, dict[tuple[str, str], str]] = {}
-    for (customer_id, channel, topic), state in consent.states(session, shop_id, customers).items():
+    for (customer_id, channel, topic), state in consent.states(session, shop_id, customer_ids).items():
         consents.setdefault(customer_id, {})[channel, topic] = state
-    suppressed = {
+    addresses = {row.id: {channel: getattr(row, _ADDRESS_COLUMNS[channel]) for channel in channels} for row in rows}
+    stopped = {
         channel: consent.suppressed(
-            session, shop_id, channel, [address for row in rows if (address := getattr(row, column))]
+            session, shop_id, channel, [known[channel] for known in addresses.values() if known[channel]]
         )
-        for channel, column in _ADDRESS_COLUMNS.items()
+        for channel in channels
     }
-    people = {}
-    for row in rows:
-        addresses = {channel: getattr(row, column) for channel, column in _ADDRESS_COLUMNS.items()}
-        stopped = {
-            channel: suppressed[channel][address]
-            for channel, address in addresses.items()
-            if address in suppressed[channel]
-        }
-        people[row.id] = Person(addresses, stopped, consents.get(row.id, {}))
-    return people
+    return {
+        customer_id: Person(
+            known,
+            {channel: stopped[channel][known[channel]] for channel in channels if known[channel] in stopped[channel]},
+            consents.get(customer_id, {}),
+        )
+        for customer_id, known in addresses.items()
+    }
 
 
 def _load_sides(session: Session, history: History, values: dict[str, Any], rules: Sequence[LiveRule]) -> None:
@@ -126,33 +130,32 @@ def _load_budgets(session: Session, history: History, shop_id: UUID, rules: Sequ
     history.available = {row.id: row.available for row in rows}
 
 
+# One JSON document a statement: psycopg escapes every quote of a text[] by itself, which took ten times as long
 _INSERT_DECISIONS = """
 INSERT INTO decisions (shop_id, id, recorded_at, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger,
                        event_id, verdict, arm, propensity, receipt)
 SELECT :shop, r.id, :recorded_at, r.decided_at, r.customer_id, r.strategy_id, r.rule_id, r.rule_version, r.trigger,
-       r.event_id, r.verdict, r.arm, r.propensity, r.receipt::jsonb
-FROM unnest(CAST(:ids AS uuid[]), CAST(:decided AS timestamptz[]), CAST(:customers AS uuid[]),
-            CAST(:strategies AS uuid[]), CAST(:rules AS uuid[]), CAST(:versions AS integer[]),
-            CAST(:triggers AS text[]), CAST(:events AS uuid[]), CAST(:verdicts AS text[]), CAST(:arms AS text[]),
-            CAST(:propensities AS float8[]), CAST(:receipts AS text[]))
-     AS r (id, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger, event_id, verdict, arm,
-           propensity, receipt)
+       r.event_id, r.verdict, r.arm, r.propensity, r.receipt
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, decided_at timestamptz, customer_id uuid,
+  strategy_id uuid, rule_id uuid, rule_version integer, trigger text, event_id uuid, verdict text, arm text,
+  propensity float8, receipt jsonb)
 """
 
 # the draw is the same whoever draws it: of two workers that meet here, the first writes
 _INSERT_ASSIGNMENTS = """
 INSERT INTO assignments (shop_id, strategy_id, customer_id, held_out, propensity, assigned_at, decision_id,
                          prior_revenue_minor, prior_orders)
-SELECT :shop, r.* FROM unnest(CAST(:strategies AS uuid[]), CAST(:customers AS uuid[]), CAST(:held_out AS boolean[]),
-  CAST(:propensities AS float8[]), CAST(:assigned AS timestamptz[]), CAST(:decisions AS uuid[]),
-  CAST(:revenue AS bigint[]), CAST(:orders AS integer[])) AS r
+SELECT :shop, r.strategy_id, r.customer_id, r.held_out, r.propensity, r.assigned_at, r.decision_id, r.revenue, r.orders
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (strategy_id uuid, customer_id uuid, held_out boolean,
+  propensity float8, assigned_at timestamptz, decision_id uuid, revenue bigint, orders integer)
 ON CONFLICT (shop_id, strategy_id, customer_id) DO NOTHING
 """
 
 _UPSERT_ENROLMENTS = """
 INSERT INTO enrolments AS e (shop_id, rule_id, customer_id, key, entered_at, entries, decision_id)
-SELECT :shop, r.* FROM unnest(CAST(:rules AS uuid[]), CAST(:customers AS uuid[]), CAST(:keys AS text[]),
-  CAST(:entered AS timestamptz[]), CAST(:entries AS integer[]), CAST(:decisions AS uuid[])) AS r
+SELECT :shop, r.rule_id, r.customer_id, r.key, r.entered_at, r.entries, r.decision_id
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (rule_id uuid, customer_id uuid, key text, entered_at timestamptz,
+  entries integer, decision_id uuid)
 ON CONFLICT (shop_id, rule_id, customer_id, key) DO UPDATE
 SET entered_at = greatest(e.entered_at, EXCLUDED.entered_at), entries = e.entries + EXCLUDED.entries,
     decision_id = EXCLUDED.decision_id
@@ -162,71 +165,52 @@ SET entered_at = greatest(e.entered_at, EXCLUDED.entered_at), entries = e.entrie
 def write(session: Session, shop_id: UUID, decisions: Sequence[Decision], *, recorded_at: datetime) -> None:
     """Decisions, new assignments and enrolments. `recorded_at` is system time. Rows go in a fixed order, so that two
     writers cannot deadlock."""
-    if not decisions:
-        return
-    _write_decisions(session, shop_id, decisions, recorded_at)
-    _write_assignments(session, shop_id, [one for one in decisions if one.is_new_assignment])
-    _write_enrolments(session, shop_id, [one for one in decisions if one.is_enrolled])
+    assigned = [one for one in decisions if one.is_new_assignment]
+    entered = _entries([one for one in decisions if one.is_enrolled])
+    for statement, rows in (
+        (_INSERT_DECISIONS, [_decision_row(one) for one in decisions]),
+        (_INSERT_ASSIGNMENTS, [_assignment_row(one) for one in sorted(assigned, key=_strategy_and_customer)]),
+        (_UPSERT_ENROLMENTS, [_enrolment_row(made) for _, made in sorted(entered.items())]),
+    ):
+        if rows:
+            values = {"shop": shop_id, "rows": orjson.dumps(rows).decode()}
+            if statement is _INSERT_DECISIONS:
+                values["recorded_at"] = recorded_at
+            session.execute(text(statement), values)
 
 
-def _write_decisions(session: Session, shop_id: UUID, decisions: Sequence[Decision], recorded_at: datetime) -> None:
-    session.execute(
-        text(_INSERT_DECISIONS),
-        {
-            "shop": shop_id,
-            "recorded_at": recorded_at,
-            "ids": [one.id for one in decisions],
-            "decided": [one.decided_at for one in decisions],
-            "customers": [one.customer_id for one in decisions],
-            "strategies": [one.strategy_id for one in decisions],
-            "rules": [one.rule_id for one in decisions],
-            "versions": [one.rule_version for one in decisions],
-            "triggers": [one.trigger.type for one in decisions],
-            "events": [one.trigger.event.id if one.trigger.event else None for one in decisions],
-            "verdicts": [one.verdict for one in decisions],
-            "arms": [one.arm.key if one.arm else None for one in decisions],
-            "propensities": [one.propensity for one in decisions],
-            "receipts": [orjson.dumps(one.receipt).decode() for one in decisions],
-        },
-    )
+def _strategy_and_customer(decision: Decision) -> tuple[UUID, UUID]:
+    return decision.strategy_id, decision.customer_id
 
 
-def _write_assignments(session: Session, shop_id: UUID, decisions: Sequence[Decision]) -> None:
-    if not decisions:
-        return
-    ordered = sorted(decisions, key=lambda one: (one.strategy_id, one.customer_id))
-    session.execute(
-        text(_INSERT_ASSIGNMENTS),
-        {
-            "shop": shop_id,
-            "strategies": [one.strategy_id for one in ordered],
-            "customers": [one.customer_id for one in ordered],
-            "held_out": [one.held_out for one in ordered],
-            "propensities": [one.side_propensity for one in ordered],
-            "assigned": [one.decided_at for one in ordered],
-            "decisions": [one.id for one in ordered],
-            "revenue": [one.prior_revenue_minor for one in ordered],
-            "orders": [one.prior_orders for one in ordered],
-        },
-    )
-
-
-def _write_enrolments(session: Session, shop_id: UUID, decisions: Sequence[Decision]) -> None:
-    if not decisions:
-        return
+def _entries(decisions: Sequence[Decision]) -> dict[tuple[UUID, UUID, str], list[Decision]]:
     entered: dict[tuple[UUID, UUID, str], list[Decision]] = {}
     for one in decisions:
         entered.setdefault((one.rule_id, one.customer_id, one.enrolment_key), []).append(one)
-    rows = sorted(entered.items())
-    session.execute(
-        text(_UPSERT_ENROLMENTS),
-        {
-            "shop": shop_id,
-            "rules": [key[0] for key, _ in rows],
-            "customers": [key[1] for key, _ in rows],
-            "keys": [key[2] for key, _ in rows],
-            "entered": [max(one.decided_at for one in made) for _, made in rows],
-            "entries": [len(made) for _, made in rows],
-            "decisions": [made[-1].id for _, made in rows],
-        },
-    )
+    return entered
+
+
+def _decision_row(one: Decision) -> dict[str, Any]:
+    return {
+        "id": one.id, "decided_at": one.decided_at, "customer_id": one.customer_id, "strategy_id": one.strategy_id,
+        "rule_id": one.rule_id, "rule_version": one.rule_version, "trigger": one.trigger.type,
+        "event_id": one.trigger.event.id if one.trigger.event else None, "verdict": one.verdict,
+        "arm": one.arm.key if one.arm else None, "propensity": one.propensity,
+        "receipt": orjson.Fragment(one.receipt_json),
+    }  # fmt: skip
+
+
+def _assignment_row(one: Decision) -> dict[str, Any]:
+    return {
+        "strategy_id": one.strategy_id, "customer_id": one.customer_id, "held_out": one.held_out,
+        "propensity": one.side_propensity, "assigned_at": one.decided_at, "decision_id": one.id,
+        "revenue": one.prior_revenue_minor, "orders": one.prior_orders,
+    }  # fmt: skip
+
+
+def _enrolment_row(made: Sequence[Decision]) -> dict[str, Any]:
+    last = made[-1]
+    return {
+        "rule_id": last.rule_id, "customer_id": last.customer_id, "key": last.enrolment_key,
+        "entered_at": max(one.decided_at for one in made), "entries": len(made), "decision_id": last.id,
+    }  # fmt: skip

@@ -1,0 +1,233 @@
+"""The pure parts of deciding: guardrails, draws, values, and the words in which a receipt is explained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operation_agent.decision import guardrails, scoring, words
+from operation_agent.decision.explain import explain
+from operation_agent.decision.guardrails import STOPS_AS
+from operation_agent.decision.receipt import VERDICTS
+from operation_agent.experiments import assignment
+from operation_agent.strategies.library import library, template
+from rules.condition import OPERATORS
+from rules.rule import When
+from rules.strategy import Cap
+
+pytestmark = pytest.mark.unit
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = 86400.0
+WEEK = Cap("email", 2, timedelta(days=7))
+
+
+def capped(planned: list[float], offsets: list[float], limit: Cap = WEEK) -> bool:
+    messages = [[("email", offset) for offset in offsets]]
+    return not guardrails.cap([limit], messages, {"email": planned}, 0.0).passed
+
+
+def test_a_window_rolls_and_looks_both_ways():
+    assert not capped([-7 * DAY, -6 * DAY], [0])  # exactly a week ago is out of the window
+    assert capped([-6.9 * DAY, -6 * DAY], [0])
+    assert capped([5 * DAY, 6 * DAY], [0])  # what is planned for later counts too
+    assert capped([-3 * DAY, 3 * DAY], [0])
+    assert not capped([-5 * DAY, 5 * DAY], [0])  # no seven days hold all three
+
+
+def test_the_messages_of_an_arm_count_among_themselves():
+    assert capped([], [0, DAY, 2 * DAY])
+    assert not capped([], [0, DAY])
+    assert capped([-DAY], [0, DAY])
+
+
+def test_a_cap_of_another_channel_does_not_bind():
+    assert not capped([0, 0, 0], [0], Cap("sms", 1, timedelta(days=7)))
+
+
+@given(
+    st.lists(st.integers(-20, 20).map(float), max_size=8),
+    st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=3),
+    st.integers(1, 12).map(float),
+)
+def test_the_fullest_window_is_the_fullest_of_all(planned, added, span):
+    times = [*planned, *added]
+    # every half-open window (end - span, end] on a fine enough grid
+    grid = [tick / 2 for tick in range(-80, 120)]
+    slow = max(
+        sum(end - span < one <= end for one in times) for end in grid if any(end - span < one <= end for one in added)
+    )
+    assert guardrails.fullest_window(times, added, span) == slow
+
+
+@pytest.mark.parametrize(
+    ("when", "key", "entries", "passes"),
+    [
+        (When(events=("a",)), "", {}, True),
+        (When(events=("a",)), "", {"": AT - timedelta(days=900)}, False),
+        (When(events=("a",), frequency="every_time"), "", {"": AT}, True),
+        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT - timedelta(1)}, False),
+        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT - timedelta(2)}, True),
+        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT + timedelta(1)}, False),
+        (When(events=("a",), frequency="once_per_key", key="event.x"), "k", {"j": AT}, True),
+        (When(events=("a",), frequency="once_per_key", key="event.x"), "k", {"k": AT - timedelta(99)}, False),
+        (
+            When(events=("a",), frequency="once_per_key", key="event.x", cooldown=timedelta(days=2)),
+            "k",
+            {"j": AT - timedelta(1)},
+            False,
+        ),
+    ],
+)
+def test_a_rule_takes_a_customer_as_often_as_it_says(when, key, entries, passes):
+    assert guardrails.enrolment(when, key, entries, AT).passed is passes
+
+
+@pytest.mark.parametrize(
+    ("state", "topic", "allowed"),
+    [
+        (None, "marketing", False), ("subscribed", "marketing", True), ("unsubscribed", "marketing", False),
+        (None, "transactional", True), ("subscribed", "transactional", True), ("unsubscribed", "transactional", False),
+    ],
+)  # fmt: skip
+def test_marketing_needs_a_yes_and_the_rest_no_no(state, topic, allowed):
+    assert guardrails.is_consented(state, topic) is allowed
+
+
+def test_demands_are_those_of_all_arms_together():
+    wanted = guardrails.demands(template("conversion").rules[0].arms)
+    assert wanted.channels == {"email"}
+    assert wanted.topics == {("email", "marketing")}
+    assert wanted.messages == ((("email", 3600.0),), (("email", 3600.0),))
+
+
+# -- draws ------------------------------------------------------------------------------------------------------------
+
+
+def test_sides_and_arms_come_in_their_shares_and_independently():
+    n = 20_000
+    sides = [assignment.side("s", "win-back", str(i), holdout=0.2, global_holdout=0.1) for i in range(n)]
+    share = assignment.held_out_share(0.2, 0.1)
+    assert share == pytest.approx(0.28)
+    held_out = [one.held_out for one in sides]
+    assert abs(sum(held_out) / n - share) < 0.015
+    assert {one.propensity for one in sides} == {share, 1 - share}
+    arms = [assignment.arm("s", "win-back", "lapsed", str(i), [0.5, 0.25, 0.25])[0] for i in range(n)]
+    for index, expected in enumerate([0.5, 0.25, 0.25]):
+        treated = [arm == index for arm, out in zip(arms, held_out, strict=True) if not out]
+        assert abs(sum(treated) / len(treated) - expected) < 0.02
+    other = [assignment.side("s", "retention", str(i), holdout=0.2, global_holdout=0.0).held_out for i in range(n)]
+    both = sum(one and two for one, two in zip(other, held_out, strict=True)) / n
+    assert abs(both - share * 0.2) < 0.01
+
+
+def test_a_draw_depends_on_the_customer_and_not_on_the_moment():
+    first = assignment.arm("s", "a", "r", "k", [0.5, 0.5])
+    assert first == assignment.arm("s", "a", "r", "k", [0.5, 0.5])
+    assert len({assignment.arm(seed, "a", "r", "k", [0.5, 0.5])[1] for seed in "abcdef"}) == 6
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(lambda weights: sum(weights) > 0.01), st.floats(0, 1))
+def test_an_arm_without_weight_is_never_picked(weights, draw):
+    shares = assignment.shares(weights)
+    assert sum(shares) == pytest.approx(1)
+    assert weights[assignment.pick(shares, min(draw, 0.9999999999999999))] > 0
+
+
+def test_no_weight_at_all_is_an_error():
+    with pytest.raises(ValueError, match="nothing"):
+        assignment.shares([0, 0])
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_coupon_is_worth_its_increment_less_what_it_gives_away():
+    orders = scoring.order_value(np.array([3000.0, np.nan, 0.0]), {}, 2)
+    assert orders.tolist() == [3000, 5000, 5000]
+    reminder, coupon = template("conversion").rules[0].arms
+    assert scoring.step_cost(coupon.steps[0], orders, {}).tolist() == [300, 500, 500]
+    assert scoring.step_cost(reminder.steps[0], orders, {"costs": {"email": 7}}).tolist() == [7, 7, 7]
+    value = scoring.arm_value(coupon, orders, margin_rate=0.4, settings={})[0]
+    assert value == pytest.approx(0.04 * 3000 * 0.4 - 0.06 * 300 - 1)
+    assert scoring.order_value(np.array([np.nan]), {"typical_order_minor": 900}, 2).tolist() == [900]
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_word_is_there_in_both_languages():
+    tables = [words.VERDICTS, words.GUARDRAILS, words.STOPPED, words.OPERATORS, words.MARKS, words.SIDES]
+    assert set(words.VERDICTS) == set(VERDICTS)
+    assert set(words.GUARDRAILS) == set(words.STOPPED) == set(STOPS_AS)
+    assert set(words.OPERATORS) == set(OPERATORS)
+    for table in tables:
+        for sentences in table.values():
+            assert set(sentences) == {"en", "zh"}
+            assert all(sentences.values())
+
+
+STOPPED_RECEIPT = {
+    "v": 1,
+    "strategy": "win-back",
+    "rule": {"key": "win-back/lapsed", "version": 3},
+    "cause": {"trigger": "schedule", "key": "k", "at": AT.isoformat()},
+    "seen": [
+        {"path": "if", "field": "customer.days_since_order", "op": "gt", "value": 90, "seen": 120.5, "holds": True},
+        {"path": "if", "field": "customer.interpurchase_days", "op": "not_exists", "seen": None, "holds": True},
+        {
+            "path": "if", "field": "customer.purchase_stage", "op": "in", "value": ["lapsed", "repeat"],
+            "seen": "lapsed", "holds": True,
+        },
+    ],
+    "arms": [{"key": "a", "share": 0.5, "score": 12.5}, {"key": "b", "share": 0.5, "score": None}],
+    "others": ["retention/next-purchase"],
+    "score": 6.25,
+    "estimator": scoring.ESTIMATOR,
+    "guardrails": {
+        "one_rule": {"taken_by": "win-back/other"},
+        "enrolment": {"frequency": "once", "entered_at": AT.isoformat()},
+        "address": {"channel": "email"},
+        "suppression": {"channel": "email", "reason": "bounced"},
+        "consent": {"channel": "email", "topic": "marketing", "state": None},
+        "cap": {"channel": "email", "count": 2, "window_days": 7.0, "planned": 2},
+        "budget": {"needed_minor": 500, "available_minor": 3},
+    },
+    "arm": None,
+    "propensity": None,
+    "verdict": "no_consent",
+}  # fmt: skip
+
+
+def test_a_refusal_is_explained_in_english():
+    said = "\n".join(explain(STOPPED_RECEIPT, "en_GB"))
+    for wanted in (
+        "version 3", "there is no consent", "never said", "(bounced)", "at most 2 on email in 7.0 days",
+        "Days since last order was 120.5; asked: above 90", "Purchase stage was Lapsed",
+        "is one of Lapsed, Repeat customer", "Days between orders was missing; asked: is not known",
+        "retention/next-purchase", "500 may be needed and 3 is left",
+    ):  # fmt: skip
+        assert wanted in said
+
+
+def test_a_refusal_is_explained_in_chinese():
+    said = "\n".join(explain(STOPPED_RECEIPT, "zh-Hans-CN"))
+    for wanted in (
+        "没有获得同意",
+        "未表态",
+        "距上次下单天数 为 120.5；条件：大于 90",
+        "购买阶段 为 沉睡客户",
+        "属于 沉睡客户、复购客户",
+    ):
+        assert wanted in said
+    assert "None" not in said
+
+
+def test_templates_use_only_arms_whose_value_is_known():
+    kinds = Counter(arm.prior is None for one in library().values() for rule in one.rules for arm in rule.arms)
+    assert kinds[True] == 0
