@@ -1,0 +1,199 @@
+"""Garbage in every parameter of every route is answered with 4xx, never 5xx; and the description matches the routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from api.app import PUBLIC_PATHS, PUBLIC_PREFIXES, create_app
+from operation_agent.access.keys import create_key
+from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.ids import new_id
+from operation_agent.kit.settings import settings as configuration
+from operation_agent.store.session import for_shop
+from operation_agent.store.shops import create_shop
+from tests.serving import serve
+
+pytestmark = pytest.mark.integration
+
+DOCUMENT = create_app().openapi()
+OPERATIONS = [
+    (method, path, operation)
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+]
+HANDED_OUT = {"/api/session"}  # its answer is a credential: see its docstring
+PROBES = {"/healthz", "/readyz", "/metrics"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _secret() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
+        configuration.cache_clear()
+        yield
+    configuration.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def client(engine, _secret) -> Iterator[httpx.Client]:
+    with serve(create_app(engine)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def known(engine, _secret) -> dict[str, str]:
+    """A key for everything, and a shop that exists, so that garbage gets past the door."""
+    shop = create_shop(engine, slug=f"g-{new_id().hex[-12:]}", name="Garbage", currency="USD", sandbox=True)
+    with for_shop(engine, shop.id) as session:
+        token, _ = create_key(session, shop.id, "test", ["*"], SYSTEM.now())
+    return {"token": token, "shop": shop.slug}
+
+
+NASTY = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        ["\0", "a\0b", "\ud800", "é", "..", "../../etc", "%00", "%", "' OR 1=1 --", "{}", "null", "0", "-1", "1e999",
+         "9" * 400, "NaN", "2026-13-45", "9999-12-31T23:59:59-23:59", "😀" * 20, "\r\nX: y", "true", "WzFd", " "]
+    ),
+    st.integers(-(2**80), 2**80).map(str),
+    st.uuids().map(str),
+)  # fmt: skip
+LEAF = st.one_of(
+    NASTY, st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.sampled_from([10**400, -(10**400)])
+)
+JSON = st.recursive(
+    LEAF, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NASTY, inner, max_size=4)), max_leaves=12
+)
+
+
+def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def body_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Mostly the right names with wrong or half-right values: garbage that is not turned away at the first look."""
+    schema = resolve(schema)
+    choices = [JSON]
+    if "properties" in schema:
+        fields = {name: st.one_of(body_of(inner), LEAF) for name, inner in schema["properties"].items()}
+        choices += [st.fixed_dictionaries({}, optional=fields), st.fixed_dictionaries(fields)]
+    if "enum" in schema:
+        choices.append(st.sampled_from(schema["enum"]))
+    if "anyOf" in schema:
+        choices += [body_of(inner) for inner in schema["anyOf"]]
+    if schema.get("type") == "array":
+        choices.append(st.lists(body_of(schema.get("items", {})), max_size=3))
+    if schema.get("examples"):
+        choices.append(st.sampled_from(schema["examples"]))
+    if schema.get("format") == "date-time":
+        choices.append(st.datetimes().map(lambda at: at.isoformat() + "Z"))
+    return st.one_of(choices)
+
+
+def encoded(body: Any) -> bytes:
+    """As a careless client writes it: NaN, huge integers and lone surrogates go through as they are."""
+    return json.dumps(body).encode("ascii")
+
+
+def url(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation"), OPERATIONS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_garbage_is_never_our_fault(client, known, method: str, path: str, operation: dict[str, Any]):
+    wanted = operation.get("parameters", [])
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+
+    @settings(
+        max_examples=25, deadline=None, derandomize=True, database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    )  # fmt: skip
+    @given(st.data())
+    def attack(data: st.DataObject) -> None:
+        target, query = path, []
+        headers = {"Authorization": f"Bearer {known['token']}"}
+        for one in wanted:
+            value = data.draw(NASTY, label=one["name"])
+            if one["in"] == "path":
+                real = known["shop"] if one["name"] == "shop" and data.draw(st.booleans()) else value
+                target = target.replace("{" + one["name"] + "}", url(real))
+            elif one["in"] == "query" and data.draw(st.booleans()):
+                query.append(f"{url(one['name'])}={url(value)}")
+            elif one["in"] == "header" and value.isprintable() and value.isascii():
+                headers[one["name"]] = value
+        content = b""
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = data.draw(st.one_of(body_of(body).map(encoded), st.binary(max_size=60)), label="body")
+        answer = client.request(
+            method, target + ("?" + "&".join(query) if query else ""), content=content, headers=headers
+        )
+        expected = {503} if path in PROBES or path.startswith("/webhooks/") else set()
+        assert answer.status_code < 500 or answer.status_code in expected, (target, query, content, answer.text)
+        if answer.status_code >= 400 and path not in PROBES:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert {"type", "title", "status", "detail", "code"} <= answer.json().keys()
+
+    attack()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/xml", "multipart/form-data", "application/json; charset=x", "\x7f"]
+)
+def test_another_content_type_is_refused(client, known, content_type):
+    headers = {"Authorization": f"Bearer {known['token']}", "Content-Type": content_type}
+    answer = client.post("/api/keys", content=b"<x/>", headers=headers)
+    assert 400 <= answer.status_code < 500
+
+
+def test_the_description_is_complete():
+    assert DOCUMENT["openapi"].startswith("3.1")
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(names) == len(set(names))
+    for method, path, operation in OPERATIONS:
+        is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES)
+        assert is_public or operation["x-permission"], path
+        assert operation["summary"], path
+        assert {"400", "401", "403", "503"} <= operation["responses"].keys(), path
+        answered = [operation["responses"][code] for code in operation["responses"] if code in ("200", "201", "202")]
+        if method != "delete" and answered:
+            assert answered[0].get("content"), path
+
+
+def test_every_post_of_the_admin_api_takes_an_idempotency_key():
+    for method, path, operation in OPERATIONS:
+        if method == "post" and path.startswith("/api/") and path not in HANDED_OUT:
+            names = {one["name"] for one in operation.get("parameters", [])}
+            assert "Idempotency-Key" in names, path
+            assert "409" in operation["responses"], path
+
+
+def test_every_identifier_of_another_kind_is_not_found(client, known):
+    headers = {"Authorization": f"Bearer {known['token']}"}
+    for method, path, operation in OPERATIONS:
+        names = [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
+        if method == "get" and path.startswith("/api/") and names:
+            target = path
+            for name in names:
+                target = target.replace("{" + name + "}", "sendgrid" if name == "vendor" else str(new_id()))
+            assert client.get(target, headers=headers).status_code == 404, path
+
+
+def test_the_page_at_the_root_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "http://" not in page.text.replace("http://agent.test", "")
+    assert "https://" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
