@@ -1,9 +1,10 @@
 """What the agent changed: each strategy's treated customers against its holdout, and the programme as a whole.
 
-By intention to treat. A strategy's effect is what it adds while the others run as they do. The programme is the sum
-of its strategies' increments, each against its own randomised holdout, with the error taken over customers because
-one may be in several; customers "held out of everything" would be no fair comparison, for whom a strategy meets at
-all depends on what the others did to them. The sum leaves out what two strategies do only together.
+By intention to treat. A strategy's effect is what it adds while the others run as they do: its treated against those
+its own draw held out. The programme is everybody that any strategy met, from the first meeting on: the shop-wide
+holdout, whom nothing ever reaches, against all others. That is unbiased whatever the strategies do to each other, and
+imprecise, the shop-wide holdout being small; so the sum of the strategies' increments stands beside it in `detail`,
+sharper, and blind to what two strategies do only together. Without a shop-wide holdout the sum is the answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import orjson
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -23,9 +25,13 @@ from operation_agent.kit.ids import new_id
 from operation_agent.store.shops import Shop
 
 from . import estimation
-from .population import METRICS, Population, load, strategies_of
+from .population import METRICS, Population, of_programme, of_strategies, strategies_of
 
 PROGRAMME = "programme"
+
+Result = Difference | Ratio | Inconclusive
+Measured = tuple[str, Result, dict[str, Any]]
+"""A metric, what came out, and the detail kept with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +60,32 @@ def compare(session: Session, shop: Shop, *, as_of: datetime, computed_at: datet
 
     `computed_at` is system time. Writes one row per strategy and metric, and the programme's; returns them.
     """
-    names = strategies_of(session, shop)
-    everyone = load(session, shop, as_of=as_of)
+    assigned = of_strategies(session, shop, as_of=as_of)
     effects = []
-    for strategy_id, key in names.items():
-        population = everyone.where(everyone.strategies == strategy_id)
-        effects += _effects(population, strategy_id, key, as_of, computed_at)
-    effects += _effects(everyone, None, PROGRAMME, as_of, computed_at)
+    for strategy_id, key in strategies_of(session, shop).items():
+        population = assigned.of(strategy_id)
+        effects += _effects(population, _measure(population), strategy_id, key, as_of, computed_at)
+    met = of_programme(session, shop, as_of=as_of)
+    population, measured = (met, _measure(met)) if met.share.any() else (assigned, [])
+    measured = _beside(measured, _measure(assigned))
+    effects += _effects(population, measured, None, PROGRAMME, as_of, computed_at)
     _store(session, shop, effects)
     return effects
+
+
+def _beside(measured: Sequence[Measured], sums: Sequence[Measured]) -> list[Measured]:
+    """The programme's results by the shop-wide holdout with the sums in their detail; the sums where there is none."""
+    if not measured:
+        return [(metric, result, detail | {"method": "sum_of_strategies"}) for metric, result, detail in sums]
+    joined = []
+    for (metric, result, detail), (_metric, total, _detail) in zip(measured, sums, strict=True):
+        told = (
+            _why(total)
+            if isinstance(total, Inconclusive)
+            else {"estimate": total.estimate, "lower": total.lower, "upper": total.upper}
+        )
+        joined.append((metric, result, detail | {"method": "shop_wide_holdout", "sum_of_strategies": told}))
+    return joined
 
 
 def latest(session: Session, shop: Shop) -> list[Effect]:
@@ -80,10 +103,15 @@ def latest(session: Session, shop: Shop) -> list[Effect]:
 
 
 def _effects(
-    population: Population, strategy_id: UUID | None, key: str, as_of: datetime, computed_at: datetime
+    population: Population,
+    measured: Sequence[Measured],
+    strategy_id: UUID | None,
+    key: str,
+    as_of: datetime,
+    computed_at: datetime,
 ) -> list[Effect]:
-    treated = len(set(population.customers[~population.held_out]))
-    held_out = len(set(population.customers) - set(population.customers[~population.held_out]))
+    treated = len(np.unique(population.customers[~population.held_out]))
+    held_out = len(np.unique(population.customers)) - treated
     return [
         Effect(
             new_id(), strategy_id, key, metric, as_of, computed_at, treated, held_out,
@@ -93,14 +121,11 @@ def _effects(
             reason=result.reason if isinstance(result, Inconclusive) else None,
             detail=detail,
         )
-        for metric, result, detail in _measure(population)
+        for metric, result, detail in measured
     ]  # fmt: skip
 
 
-Result = Difference | Ratio | Inconclusive
-
-
-def _measure(population: Population) -> list[tuple[str, Result, dict[str, Any]]]:
+def _measure(population: Population) -> list[Measured]:
     strata, nothing = estimation.comparable(population)
     fair = _balance(population)
     refusal = nothing or next(
@@ -113,7 +138,7 @@ def _measure(population: Population) -> list[tuple[str, Result, dict[str, Any]]]
         "sample_ratio_p": {key: p for key, p in fair.items() if isinstance(p, float)},
     }
     influences = {metric: estimation.influence(strata, metric) for metric in METRICS} if refusal is None else {}
-    measured: list[tuple[str, Result, dict[str, Any]]] = []
+    measured: list[Measured] = []
     for metric in METRICS:
         result = refusal or estimation.total(influences[metric])
         measured.append((metric, result, common | _detail(population, metric, result)))
@@ -124,8 +149,9 @@ def _measure(population: Population) -> list[tuple[str, Result, dict[str, Any]]]
 def _balance(population: Population) -> dict[str, float | Inconclusive]:
     """Each strategy's sample-ratio check by itself: two wrongs could cancel out in the sum."""
     return {
-        str(strategy): estimation.balance(population.where(population.strategies == strategy))
-        for strategy in sorted(set(population.strategies), key=str)
+        str(name or PROGRAMME): estimation.balance(population.of(name))
+        for name in population.names
+        if len(population.of(name))
     }
 
 

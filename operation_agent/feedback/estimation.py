@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +36,13 @@ class Influence:
 
     total: float
     treated: int
-    by_customer: dict[UUID, float]
+    by_customer: NDArray[np.float64]
     parts: list[tuple[float, int]]
     thetas: list[float] = field(default_factory=list)
 
     @property
     def variance(self) -> float:
-        return math.fsum(value * value for value in self.by_customer.values())
+        return float(self.by_customer @ self.by_customer)
 
 
 def balance(population: Population) -> float | Inconclusive:
@@ -76,7 +75,7 @@ def comparable(population: Population) -> tuple[list[Population], Inconclusive |
 def influence(strata: list[Population], metric: str) -> Influence:
     """The total increment of `metric` over the treated of all strata, and each customer's part in its error."""
     total, treated, parts, thetas = 0.0, 0, [], []
-    moved: dict[UUID, float] = {}
+    moved = np.zeros(max((int(stratum.customers.max()) + 1 for stratum in strata), default=0))
     for stratum in strata:
         y, x, held = stratum.metrics[metric], stratum.covariates[COVARIATES[metric]], stratum.held_out
         one, two = _sides(stratum, metric)
@@ -92,8 +91,7 @@ def influence(strata: list[Population], metric: str) -> Influence:
             -(one.n / two.n) * math.sqrt(two.n / (two.n - 1)) * (values - two.mean),
             math.sqrt(one.n / (one.n - 1)) * (values - one.mean),
         )
-        for customer, weight in zip(stratum.customers, weights, strict=True):
-            moved[customer] = moved.get(customer, 0.0) + float(weight)
+        np.add.at(moved, stratum.customers, weights)
     return Influence(total, treated, moved, parts, thetas)
 
 
@@ -110,7 +108,7 @@ def total(found: Influence) -> Difference | Inconclusive:
 
 def return_on_spend(profit: Influence, spend: Influence) -> Ratio | Inconclusive:
     """Incremental profit per unit of incremental spend, by Fieller, with both totals' common error."""
-    together = math.fsum(value * spend.by_customer[customer] for customer, value in profit.by_customer.items())
+    together = float(profit.by_customer @ spend.by_customer)
     return fieller(profit.total, spend.total, profit.variance, spend.variance, together)
 
 

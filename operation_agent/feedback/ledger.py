@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from operation_agent.events.event import Event
 from operation_agent.store.shops import Shop
 
-CANCELLED = "cancelled"
+_TYPES = ("order.paid", "order.refunded", "order.cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,60 +81,24 @@ def lines(order: Order, reversals: Iterable[Reversal], margin_rate: Decimal) -> 
     return rows
 
 
-def reversal(event: Event) -> Reversal | None:
-    """What an event takes back; None when it takes nothing."""
-    if event.type == "order.cancelled":
-        return Reversal(CANCELLED, None, event.occurred_at)
-    if event.type == "order.refunded":
-        source_id = str(event.properties.get("refund_id") or event.source_id)
-        return Reversal(source_id, int(event.properties["amount_minor"]), event.occurred_at)
-    return None
-
-
 def apply(session: Session, shop: Shop, events: Sequence[Event], people: Mapping[UUID, Any]) -> int:
     """Write the ledger rows of the orders these events speak of; returns how many rows are new or changed.
 
-    Runs after `customers.history.apply`: orders and their customers are read from there (so `people` is not needed,
-    and a merge that moved an order is followed). Idempotent; a refund that comes before its order waits in
-    `order_reversals`.
+    Runs after `customers.history.apply`: orders, what befell them and whose they are is read from there (so `people`
+    is not needed, and a merge that moved an order is followed). Idempotent; a refund that came before its order
+    enters the ledger with it.
     """
-    touched = [event for event in events if event.type in ("order.paid", "order.refunded", "order.cancelled")]
-    if not touched:
-        return 0
-    _keep_reversals(session, shop, touched)
-    names = sorted({str(event.properties["order_id"]) for event in touched})
-    return rewrite(session, shop, names)
-
-
-def _keep_reversals(session: Session, shop: Shop, events: Sequence[Event]) -> None:
-    facts = [(event, fact) for event in events if (fact := reversal(event)) is not None]
-    if not facts:
-        return
-    facts.sort(key=lambda pair: (str(pair[0].properties["order_id"]), pair[1].source_id, pair[1].occurred_at))
-    session.execute(
-        text(
-            "INSERT INTO order_reversals (shop_id, source_order_id, source_id, amount_minor, occurred_at, event_id)"
-            " SELECT :shop, r.* FROM unnest(CAST(:orders AS text[]), CAST(:sources AS text[]),"
-            "   CAST(:amounts AS bigint[]), CAST(:at AS timestamptz[]), CAST(:events AS uuid[])) AS r"
-            " ON CONFLICT DO NOTHING"
-        ),
-        {
-            "shop": shop.id,
-            "orders": [str(event.properties["order_id"]) for event, _ in facts],
-            "sources": [fact.source_id for _, fact in facts],
-            "amounts": [fact.amount_minor for _, fact in facts],
-            "at": [fact.occurred_at for _, fact in facts],
-            "events": [event.id for event, _ in facts],
-        },
-    )
+    names = {str(event.properties["order_id"]) for event in events if event.type in _TYPES}
+    return rewrite(session, shop, sorted(names)) if names else 0
 
 
 _ORDERS = text(
     "SELECT o.source_order_id, o.ordered_at, o.total_minor, o.discount_minor, o.customer_id, o.currency,"
     "  COALESCE(r.sources, '{}') AS sources, COALESCE(r.amounts, '{}') AS amounts, COALESCE(r.at, '{}') AS at"
     " FROM orders o LEFT JOIN LATERAL ("
-    "   SELECT array_agg(source_id) AS sources, array_agg(amount_minor) AS amounts, array_agg(occurred_at) AS at"
-    "   FROM order_reversals WHERE shop_id = o.shop_id AND source_order_id = o.source_order_id) r ON true"
+    "   SELECT array_agg(CASE WHEN kind = 'cancelled' THEN 'cancelled' ELSE change_id END) AS sources,"
+    "     array_agg(CASE WHEN kind = 'refunded' THEN amount_minor END) AS amounts, array_agg(occurred_at) AS at"
+    "   FROM order_changes WHERE shop_id = o.shop_id AND source_order_id = o.source_order_id) r ON true"
     " WHERE o.shop_id = :shop AND o.source_order_id = ANY(CAST(:names AS text[])) AND o.customer_id IS NOT NULL"
     " ORDER BY o.source_order_id"
 )

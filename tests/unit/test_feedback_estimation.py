@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 
 def population(
-    seed: int, n: int, *, lift: float = 1.0, strategy: str = "a", share: float = 0.2, customers=None
+    seed: int, n: int, *, lift: float = 1.0, strategy: int = 0, share: float = 0.2, customers=None
 ) -> Population:
     random = np.random.default_rng(seed)
     held = random.random(n) < share
@@ -21,11 +21,11 @@ def population(
     values = random.gamma(1.2, 40, n) + 0.4 * prior + np.where(held, 0, lift)
     spend = np.where(held, 0, random.gamma(2.0, 1.0, n))
     return Population(
-        strategies=np.array([strategy] * n, dtype=object),
-        customers=np.array(list(customers if customers is not None else range(n)), dtype=object),
+        names=("a", "b"),
+        strategies=np.full(n, strategy),
+        customers=np.array(list(customers if customers is not None else range(n)), dtype=int),
         held_out=held,
         share=np.full(n, share),
-        assigned_at=np.array([None] * n, dtype=object),
         metrics=dict.fromkeys(METRICS, values) | {"spend": spend},
         covariates={"prior_orders": prior, "prior_revenue": prior},
     )
@@ -36,8 +36,9 @@ def joined(*parts: Population) -> Population:
         return np.concatenate([pick(part) for part in parts])
 
     return Population(
+        parts[0].names,
         together(lambda p: p.strategies), together(lambda p: p.customers), together(lambda p: p.held_out),
-        together(lambda p: p.share), together(lambda p: p.assigned_at),
+        together(lambda p: p.share),
         {name: together(lambda p, name=name: p.metrics[name]) for name in METRICS},
         {name: together(lambda p, name=name: p.covariates[name]) for name in parts[0].covariates},
     )  # fmt: skip
@@ -58,7 +59,7 @@ def test_one_stratum_is_welch_with_cuped():
 
 
 def test_strategies_of_different_customers_add_up():
-    one, two = population(1, 500), population(2, 700, strategy="b", customers=range(1000, 1700))
+    one, two = population(1, 500), population(2, 700, strategy=1, customers=range(1000, 1700))
     both = total(joined(one, two))
     assert both.estimate == pytest.approx(total(one).estimate + total(two).estimate)
     assert both.standard_error**2 == pytest.approx(total(one).standard_error ** 2 + total(two).standard_error ** 2)
@@ -66,7 +67,7 @@ def test_strategies_of_different_customers_add_up():
 
 def test_the_same_customers_twice_are_not_twice_the_evidence():
     one = population(1, 500)
-    again = population(1, 500, strategy="b")
+    again = population(1, 500, strategy=1)
     assert total(joined(one, again)).standard_error == pytest.approx(2 * total(one).standard_error)
 
 
@@ -83,7 +84,7 @@ def test_a_share_that_was_changed_does_not_bias():
 
 
 def test_a_stratum_without_a_holdout_is_left_out_and_said():
-    everyone = population(5, 50, share=0.0, strategy="b")
+    everyone = population(5, 50, share=0.0, strategy=1)
     strata, why = estimation.comparable(everyone)
     assert (strata, why.reason) == ([], "no_holdout")
     strata, why = estimation.comparable(joined(population(1, 500), everyone))

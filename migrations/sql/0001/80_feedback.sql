@@ -11,20 +11,8 @@ CREATE TABLE outcomes (                     -- an event attributed to an action
 );
 CREATE INDEX outcomes_strategy ON outcomes (shop_id, strategy_id, kind);
 
--- What was taken back of an order, in the words of the source: append-only. An order's row in `orders` knows only
--- the present; these know when, and may arrive before their order does.
-CREATE TABLE order_reversals (
-  shop_id         uuid NOT NULL,
-  source_order_id text NOT NULL,
-  source_id       text NOT NULL,            -- the refund's own id, or 'cancelled'
-  amount_minor    bigint CHECK (amount_minor >= 0),  -- NULL: all that was left (a cancellation)
-  occurred_at     timestamptz NOT NULL,     -- shop time
-  event_id        uuid NOT NULL,
-  PRIMARY KEY (shop_id, source_order_id, source_id)
-);
-
 -- Profit = margin - discount - message cost - refunds; signed, one row per cause. The rows of an order are a function
--- of the order and its reversals (feedback.ledger.lines), so arriving in another order ends in the same rows.
+-- of the order and its changes (feedback.ledger.lines), so whatever arrives first, the rows end up the same.
 CREATE TABLE ledger (
   shop_id      uuid NOT NULL,
   kind         text NOT NULL CHECK (kind IN ('margin', 'discount', 'message_cost', 'refund')),
