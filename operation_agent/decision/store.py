@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -130,15 +130,19 @@ def _load_budgets(session: Session, history: History, shop_id: UUID, rules: Sequ
     history.available = {row.id: row.available for row in rows}
 
 
-# One JSON document a statement: psycopg escapes every quote of a text[] by itself, which took ten times as long
+# One JSON document a statement: psycopg escapes every quote of a text[] by itself, which took ten times as long.
+# Receipts come beside it, one a line (JSON has no line break of its own), so that the server reads them once only.
 _INSERT_DECISIONS = """
 INSERT INTO decisions (shop_id, id, recorded_at, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger,
                        event_id, verdict, arm, propensity, receipt)
 SELECT :shop, r.id, :recorded_at, r.decided_at, r.customer_id, r.strategy_id, r.rule_id, r.rule_version, r.trigger,
-       r.event_id, r.verdict, r.arm, r.propensity, r.receipt
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, decided_at timestamptz, customer_id uuid,
-  strategy_id uuid, rule_id uuid, rule_version integer, trigger text, event_id uuid, verdict text, arm text,
-  propensity float8, receipt jsonb)
+       r.event_id, r.verdict, r.arm, r.propensity, CAST(r.receipt AS jsonb)
+FROM ROWS FROM (
+  jsonb_to_recordset(CAST(:rows AS jsonb)) AS (id uuid, decided_at timestamptz, customer_id uuid, strategy_id uuid,
+    rule_id uuid, rule_version integer, trigger text, event_id uuid, verdict text, arm text, propensity float8),
+  string_to_table(:receipts, E'\\n')
+) AS r (id, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger, event_id, verdict, arm, propensity,
+        receipt)
 """
 
 # the draw is the same whoever draws it: of two workers that meet here, the first writes
@@ -165,29 +169,33 @@ SET entered_at = greatest(e.entered_at, EXCLUDED.entered_at), entries = e.entrie
 def write(session: Session, shop_id: UUID, decisions: Sequence[Decision], *, recorded_at: datetime) -> None:
     """Decisions, new assignments and enrolments. `recorded_at` is system time. Rows go in a fixed order, so that two
     writers cannot deadlock."""
-    assigned = [one for one in decisions if one.is_new_assignment]
+    if not decisions:
+        return
+    receipts = b"\n".join(one.receipt_json for one in decisions).decode()
+    common = {"shop": shop_id, "recorded_at": recorded_at, "receipts": receipts}
+    session.execute(text(_INSERT_DECISIONS), {**common, "rows": _json(map(_decision_row, decisions))})
+    assigned = sorted((one for one in decisions if one.is_new_assignment), key=_strategy_and_customer)
+    if assigned:
+        session.execute(text(_INSERT_ASSIGNMENTS), {"shop": shop_id, "rows": _json(map(_assignment_row, assigned))})
     entered = _entries([one for one in decisions if one.is_enrolled])
-    for statement, rows in (
-        (_INSERT_DECISIONS, [_decision_row(one) for one in decisions]),
-        (_INSERT_ASSIGNMENTS, [_assignment_row(one) for one in sorted(assigned, key=_strategy_and_customer)]),
-        (_UPSERT_ENROLMENTS, [_enrolment_row(made) for _, made in sorted(entered.items())]),
-    ):
-        if rows:
-            values = {"shop": shop_id, "rows": orjson.dumps(rows).decode()}
-            if statement is _INSERT_DECISIONS:
-                values["recorded_at"] = recorded_at
-            session.execute(text(statement), values)
+    if entered:
+        session.execute(text(_UPSERT_ENROLMENTS), {"shop": shop_id, "rows": _json(map(_enrolment_row, entered))})
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()
 
 
 def _strategy_and_customer(decision: Decision) -> tuple[UUID, UUID]:
     return decision.strategy_id, decision.customer_id
 
 
-def _entries(decisions: Sequence[Decision]) -> dict[tuple[UUID, UUID, str], list[Decision]]:
+def _entries(decisions: Sequence[Decision]) -> list[list[Decision]]:
+    """Entries by rule, customer and key, in that order: one row takes up all of a call."""
     entered: dict[tuple[UUID, UUID, str], list[Decision]] = {}
     for one in decisions:
         entered.setdefault((one.rule_id, one.customer_id, one.enrolment_key), []).append(one)
-    return entered
+    return [made for _, made in sorted(entered.items(), key=lambda item: item[0])]
 
 
 def _decision_row(one: Decision) -> dict[str, Any]:
@@ -196,7 +204,6 @@ def _decision_row(one: Decision) -> dict[str, Any]:
         "rule_id": one.rule_id, "rule_version": one.rule_version, "trigger": one.trigger.type,
         "event_id": one.trigger.event.id if one.trigger.event else None, "verdict": one.verdict,
         "arm": one.arm.key if one.arm else None, "propensity": one.propensity,
-        "receipt": orjson.Fragment(one.receipt_json),
     }  # fmt: skip
 
 
