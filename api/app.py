@@ -100,6 +100,7 @@ def create_app(engine: Engine | None = None) -> FastAPI:
         lifespan=lifespan,
         responses=errors.RESPONSES,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     errors.install(app)
     app.add_middleware(BodyLimit)

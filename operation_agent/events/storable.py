@@ -11,7 +11,7 @@ from operation_agent.kit.errors import Rejected
 
 EVENT_LIMIT_BYTES = 32 * 1024
 """Segment's limit of one event."""
-DEEPEST = 100
+DEEPEST = 250
 _NUL = b"\\u0000"
 
 
