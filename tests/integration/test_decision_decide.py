@@ -13,6 +13,7 @@ import orjson
 import pytest
 from sqlalchemy import text
 
+from operation_agent.customers import features
 from operation_agent.customers.features import FEATURES
 from operation_agent.decision import batch, schedule
 from operation_agent.decision.explain import explain
@@ -115,10 +116,10 @@ def carts(people: list[Somebody], at: datetime = AT, number: int = 0) -> list[Tr
     ]  # fmt: skip
 
 
-def decide(engine, shop_id, triggers, features=None):
-    features = features or table(len(triggers), open_cart=1.0, average_order_minor=3000.0)
+def decide(engine, shop_id, triggers, facts=None):
+    facts = facts or table(len(triggers), open_cart=1.0, average_order_minor=3000.0)
     with for_shop(engine, shop_id) as session:
-        return batch.decide(session, load_shop(session, shop_id), triggers, features, recorded_at=SYSTEM.now())
+        return batch.decide(session, load_shop(session, shop_id), triggers, facts, recorded_at=SYSTEM.now())
 
 
 def verdicts(decisions) -> Counter:
@@ -402,3 +403,33 @@ def test_a_paused_strategy_decides_nothing_and_goes_on_as_it_was(engine, shop_id
     assert decide(engine, shop_id, carts(somebody)) == []
     started(engine, shop_id, "conversion")
     assert len(decide(engine, shop_id, carts(somebody))) == 3
+
+
+def test_real_features_of_real_orders_bring_a_customer_up_when_due(engine, shop_id, people):
+    started(engine, shop_id, "repurchase")
+    somebody = people(4)
+    with for_shop(engine, shop_id) as session:
+        for number, one in enumerate(somebody):
+            last = 27 if number < 3 else 3  # bought every 30 days; the fourth customer was here just now
+            for age in (last + 60, last + 30, last):
+                session.execute(
+                    text(
+                        "INSERT INTO orders (shop_id, id, source_order_id, customer_id, ordered_at, currency,"
+                        " total_minor, updated_at, event_id)"
+                        " VALUES (:s, :id, :source, :c, :at, 'USD', 2000, :at, :id)"
+                    ),
+                    {
+                        "s": shop_id, "id": new_id(), "source": new_id().hex, "c": one.id,
+                        "at": AT - timedelta(days=age),
+                    },
+                )  # fmt: skip
+    with for_shop(engine, shop_id) as session:
+        shop = load_shop(session, shop_id)
+        (rule,) = live.live_rules(session, shop_id)
+        (triggers,) = schedule.scheduled_triggers(session, shop, rule.rule_id, AT)
+        found = features.compute(session, shop_id, [(one.customer_id, one.at) for one in triggers])
+        decisions = batch.decide(session, shop, triggers, found, recorded_at=SYSTEM.now())
+    assert {one.customer_id for one in decisions} == {one.id for one in somebody[:3]}
+    assert {(one.prior_orders, one.prior_revenue_minor) for one in decisions} == {(3, 6000)}
+    due = decisions[0].receipt["seen"][2]
+    assert (due["seen"], due["against"]) == (27, [24, 45])
