@@ -261,11 +261,11 @@ def _settle(session: Session, shop_id: UUID, orders: Sequence[str]) -> None:
     """Make the orders' refunded amount and cancellation follow from `order_changes`."""
     session.execute(
         text(
-            "UPDATE orders o SET refunded_minor = r.refunded_minor, cancelled_at = r.cancelled_at"
-            " FROM (SELECT source_order_id, min(occurred_at) FILTER (WHERE kind = 'cancelled') AS cancelled_at,"
-            " COALESCE(sum(amount_minor) FILTER (WHERE kind = 'refunded'), 0) AS refunded_minor FROM order_changes"
-            " WHERE shop_id = :shop_id AND source_order_id = ANY(CAST(:orders AS text[]))"
-            " GROUP BY source_order_id) AS r"
+            "UPDATE orders o SET refunded_minor = c.refunded_minor, cancelled_at = c.cancelled_at"
+            " FROM unnest(CAST(:orders AS text[])) AS r (source_order_id) CROSS JOIN LATERAL ("
+            " SELECT COALESCE(sum(x.amount_minor) FILTER (WHERE x.kind = 'refunded'), 0) AS refunded_minor,"
+            " min(x.occurred_at) FILTER (WHERE x.kind = 'cancelled') AS cancelled_at FROM order_changes x"
+            " WHERE x.shop_id = :shop_id AND x.source_order_id = r.source_order_id HAVING count(*) > 0) AS c"
             " WHERE o.shop_id = :shop_id AND o.source_order_id = r.source_order_id"
         ),
         {"shop_id": shop_id, "orders": list(orders)},
