@@ -85,11 +85,11 @@ _FIRST_ASSIGNMENT = """
 # index per row, on purpose: the plan stays right on tables that have just been filled.
 _ROWS = """
 WITH population AS ({population})
-SELECT p.strategy_id, p.customer_id, p.held_out, p.share::float8, c.random_key, p.prior_orders::float8,
+SELECT p.strategy_id, p.customer_id, p.held_out, p.share::float8,
+       (SELECT c.random_key FROM customers c WHERE c.shop_id = :shop AND c.id = p.customer_id), p.prior_orders::float8,
        p.prior_revenue_minor::float8, bought.orders::float8, COALESCE(bought.revenue, 0)::float8,
        COALESCE(earned.profit, 0)::float8, COALESCE(earned.spend, 0)::float8
 FROM population p
-JOIN customers c ON c.shop_id = :shop AND c.id = p.customer_id
 CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE NOT COALESCE(r.is_cancelled, false)) AS orders,
          sum(CASE WHEN r.is_cancelled THEN 0
