@@ -99,7 +99,7 @@ def errors() -> str:
         NOTE,
         "Every failure over HTTP is a problem document (RFC 9457, `application/problem+json`): `type`, `title`,"
         " `status`, `detail` (what to do), `code` (stable) and, where there is one, `where` (the field, row or index at"
-        " fault). On the command line it is one line on standard error, and exit code 2 for Rejected, 1 for the others.\n",
+        " fault). On the command line it is one line on standard error; exit code 2 for Rejected, else 1.\n",
         "| kind | status | `code` unless said otherwise | what it means |",
         "|---|---|---|---|",
         *(f"| {kind.__name__} | {status} | `{kind.code}` | {what} |" for kind, (status, what) in kinds.items()),
