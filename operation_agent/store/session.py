@@ -66,7 +66,7 @@ class HeldConnection:
                 yield connection
         finally:
             self._used_at = monotonic()
-            if connection.broken:
+            if connection.closed:
                 self._throw_away()
 
     def close(self) -> None:

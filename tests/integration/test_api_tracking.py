@@ -471,7 +471,7 @@ def test_a_database_that_is_gone_is_503_and_comes_back(postgres, database_url, e
                 problem(send(client, key, "track", track(messageId="2")), 503, "unavailable")
             finally:
                 admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        assert send(client, key, "track", track(messageId="2")).json()["accepted"] == 1
+        answer = send(client, key, "track", track(messageId="2"))
+        assert answer.status_code == 200, answer.text
     own.dispose()
-    engine.dispose()
     assert sorted(stored(engine, shop_id)) == ["1", "2"]
