@@ -3,9 +3,9 @@
 How many clusters: every k is tried on a sample and must pass three gates - the smallest cluster is worth acting on,
 the grouping comes back when half the customers are left out (stability), and the groups are apart (silhouette).
 Without the first, raw spending "wins" with a cluster of one customer. Silhouette alone nearly always says two
-(bought once, bought more than once), so two clusters are taken only when nothing finer passes, and up to
-`fine_enough` clusters the finest grouping within `tolerance` of the best is preferred. Then one fit over everybody,
-from the sample's centroids.
+(bought once, bought more than once), so two clusters are taken only when nothing finer passes; of those within
+`tolerance` of the best, the one nearest to `handy` clusters, as many as an operator can work with, is taken. Then
+one fit over everybody, from the sample's centroids.
 
 Pure: the same rows in the same order and the same seed give the same model (centroids are rounded to six digits,
 since sums over threads are not associative).
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -43,7 +44,7 @@ class Options:
     minimum_silhouette: float = 0.15
     minimum_stability: float = 0.8
     tolerance: float = 0.15
-    fine_enough: int = 5
+    handy: int = 5
     sample: int = 10_000
     silhouette_sample: int = 3_000
     resamples: int = 6
@@ -106,8 +107,8 @@ def fit(
     The order matters only for which rows are the sample (the first ones: a random key is a uniform hash, so they
     are a random sample, and the same people at the next fit). `missing` says per feature what a missing value is
     taken for: 'horizon' (the largest value seen in any column of that kind: it has not happened for as long as there
-    is history), 'zero' (the default) or 'median'. `previous` keeps a column's transformation and the number of clusters unless the data clearly say
-    otherwise, so that a refit does not change the groups for nothing.
+    is history), 'zero' (the default) or 'median'. `previous` keeps a column's transformation and the number of
+    clusters unless the data clearly say otherwise, so that a refit does not change the groups for nothing.
     """
     options = options or Options()
     rows = len(matrix)
@@ -126,7 +127,8 @@ def fit(
         return Inconclusive("no_features", f"no feature tells these {rows} customers apart", quality)
     kept = [list(names).index(name) for name in prepared.features]
     scaled = _scale_all(prepared, matrix, kept)
-    tried = _try_all(scaled, seed, options)
+    with _one_thread():
+        tried = _try_all(scaled, seed, options)
     quality |= {"sample": min(rows, options.sample), "tried": [one.as_json() for one in tried]}
     ranking = _ranked(tried, options, previous.k if previous else None)
     if not ranking:
@@ -216,8 +218,9 @@ def _was_logged(previous: Model | None, name: str) -> bool | None:
 
 def _skewness(values: Floats) -> float:
     gaps = values - values.mean()
-    spread = float((gaps**2).mean()) ** 1.5
-    return float((gaps**3).mean()) / spread if spread > 0 else 0.0
+    squares = gaps * gaps
+    spread = float(squares.mean()) ** 1.5
+    return float((squares * gaps).mean()) / spread if spread > 0 else 0.0
 
 
 def _useless(values: Floats, smallest_share: float) -> str | None:
@@ -248,6 +251,14 @@ def _scale_all(prepared: Model, matrix: Floats, kept: list[int]) -> Floats:
 
 
 # -- how many clusters --------------------------------------------------------------------------------------------
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """The sample is too small to share: on a busy machine its threads wait for each other ten times longer."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def _kmeans(rows: Floats, k: int, seed: int, starts: int) -> Floats:
@@ -339,16 +350,14 @@ def _judge(one: _Tried, options: Options) -> str:
 
 
 def _ranked(tried: list[_Tried], options: Options, previous_k: int | None) -> list[_Tried]:
-    """Those that passed, the one to take first: the previous k, else the finest near the best; then by score."""
+    """Those that passed, the one to take first: the previous k, else the handiest near the best; then by score."""
     passed = [one for one in tried if one.verdict == "passed"]
     if not passed:
         return []
     finer = [one for one in passed if one.k > 2] or passed
     winner = max(finer, key=lambda one: one.score)
     near = [one for one in finer if one.score >= (1 - options.tolerance) * winner.score]
-    finest = [one for one in near if one.k <= options.fine_enough]
-    first = next((one for one in near if one.k == previous_k), None)
-    first = first or (winner if winner.k >= options.fine_enough or not finest else finest[-1])
+    first = min(near, key=lambda one: (one.k != previous_k, abs(one.k - options.handy), -one.score))
     rest = sorted((one for one in passed if one is not first), key=lambda one: (one.k <= 2, -one.score))
     return [first, *rest]
 

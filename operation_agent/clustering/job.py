@@ -8,7 +8,8 @@ else. A shop's jobs run one at a time, held by an advisory lock on a connection 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
@@ -17,6 +18,7 @@ from uuid import UUID
 
 import numpy as np
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from operation_agent.customers import features, wire
 from operation_agent.customers.features import FeatureTable
@@ -49,8 +51,10 @@ FEATURES: dict[str, str] = {
 PROFILED = (*FEATURES, "days_since_first_order", "views_7d", "searches_7d", "checkouts_7d", "open_cart")
 """What a cluster is described by."""
 
-PART = 50_000
+PART = 25_000
 """Customers per transaction: some tenths of a second of row locks."""
+WRITERS = 2
+"""Connections that write side by side."""
 
 
 def run(
@@ -159,10 +163,25 @@ class _Run:
         self._last = at
 
     def _store(self, table: FeatureTable) -> None:
-        order = _by_id(table)
-        for start in range(0, len(order), PART):
+        def write(session: Session, rows: np.ndarray) -> None:
+            features.store(session, self.shop.id, _take(table, rows))
+
+        self._in_parts(_by_id(table), write)
+
+    def _in_parts(self, order: np.ndarray, write: Callable[[Session, np.ndarray], None]) -> None:
+        """`write` the rows PART by PART, each part a transaction of its own; the first error ends it."""
+
+        def one(start: int) -> None:
             with for_shop(self.engine, self.shop.id) as session:
-                features.store(session, self.shop.id, _take(table, order[start : start + PART]))
+                write(session, order[start : start + PART])
+
+        with ThreadPoolExecutor(WRITERS) as writers:
+            try:
+                for _ in writers.map(one, range(0, len(order), PART)):
+                    pass
+            except BaseException:
+                writers.shutdown(cancel_futures=True)
+                raise
 
     # -- members --------------------------------------------------------------------------------------------------
 
@@ -170,13 +189,14 @@ class _Run:
         self._assign(live, table, *live.model.assign(table.columns))
 
     def _assign(self, live: Live, table: FeatureTable, numbers: np.ndarray, distances: np.ndarray) -> None:
-        order, ids = _by_id(table), _raw(table.customer_ids)
-        for start in range(0, len(order), PART):
-            rows = order[start : start + PART]
-            with for_shop(self.engine, self.shop.id) as session:
-                membership.assign_part(
-                    session, self.shop.id, live.id, ids[rows], numbers[rows], distances[rows], self.as_of
-                )
+        ids = _raw(table.customer_ids)
+
+        def write(session: Session, rows: np.ndarray) -> None:
+            membership.assign_part(
+                session, self.shop.id, live.id, ids[rows], numbers[rows], distances[rows], self.as_of
+            )
+
+        self._in_parts(_by_id(table), write)
         self._follow_events(live)
         values = {"shop": self.shop.id, "clustering": live.id, "now": self.now}
         with for_shop(self.engine, self.shop.id) as session:
