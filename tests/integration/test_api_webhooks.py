@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
 import httpx
+import hypothesis
 import orjson
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from api.app import create_app
@@ -288,3 +291,77 @@ def test_a_recipient_leaves_with_one_click_and_a_scanner_changes_nothing(client,
     assert (kind, identity["email"]) == ("email.unsubscribed", "leaver@example.com")
     assert properties["action_id"] == str(action_id)
     assert client.post(link[:-4] + "AAAA").status_code == 403
+
+
+NASTY = st.one_of(
+    st.none(), st.booleans(), st.text(max_size=20), st.integers(-(2**70), 2**70), st.floats(), st.just("a\0b"),
+    st.just("\ud800"), st.lists(st.none(), max_size=2), st.dictionaries(st.text(max_size=5), st.none(), max_size=2),
+    st.sampled_from(["1e999", "NaN", "-5", "9999-12-31T23:59:59-23:59", "0001-01-01", "9" * 300]),
+)  # fmt: skip
+WHOLE = {
+    "id": 9, "order_id": 8, "processed_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z",
+    "cancelled_at": "2026-01-01T00:00:00Z", "total_price": "5.00", "total_discounts": "0.50", "name": "#9",
+    "financial_status": "paid", "customer": {"id": 1, "email": "a@example.com", "phone": "+14155550100"},
+    "discount_codes": [{"code": "X"}], "refund_line_items": [{"subtotal": "1.00", "total_tax": "0.1"}],
+    "line_items": [{"product_id": 5, "quantity": 2, "price": "2.50", "sku": "s"}],
+    "transactions": [{"kind": "refund", "status": "success", "amount": "1.00", "currency": "USD"}],
+    "order_adjustments": [{"amount": "-1.00", "tax_amount": "0"}],
+}  # fmt: skip
+ENTRY = {
+    "event": "bounce", "email": "a@example.com", "timestamp": 1767225600, "sg_message_id": "m.1", "reason": "r",
+    "action_id": "x", "customer": "c", "type": "bounce", "url": "https://example.com",
+}  # fmt: skip
+
+
+def spoilt(draw, good):
+    """The good value with garbage in one place, at any depth."""
+    if isinstance(good, dict) and draw(st.integers(0, 4)):
+        name = draw(st.sampled_from(sorted(good)))
+        return {**good, name: spoilt(draw, good[name])}
+    if isinstance(good, list) and draw(st.booleans()):
+        return [spoilt(draw, good[0])]
+    return draw(NASTY)
+
+
+FUZZ = hypothesis.settings(
+    max_examples=150, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("topic", ["orders/paid", "orders/create", "refunds/create", "orders/cancelled"])
+def test_garbage_that_is_signed_is_reported_and_not_our_fault(client, slug, shopify, topic):
+    @FUZZ
+    @hypothesis.given(st.data())
+    def attack(data: st.DataObject) -> None:
+        body = json.dumps(spoilt(data.draw, WHOLE)).encode()
+        answer = client.post(f"/webhooks/shopify/{slug}", content=body, headers=signed(body, topic))
+        assert answer.status_code in (200, 400), (body, answer.text)
+
+    attack()
+
+
+def test_garbage_signed_by_sendgrid_spoils_nothing_else(client, engine, shop_id, key, slug, signer):
+    sendgrid = TestSendGrid()
+    public = signer.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    secrets = {"webhook_public_key": base64.b64encode(public).decode()}
+    body = {"base_url": "http://127.0.0.1:9", "config": {"from_email": "s@example.com"}, "secrets": secrets}
+    assert client.put("/api/integrations/sendgrid", json=body, headers=key).status_code == 200
+    good = 0
+
+    @FUZZ
+    @hypothesis.given(st.data())
+    def attack(data: st.DataObject) -> None:
+        nonlocal good
+        good += 1
+        entries = [spoilt(data.draw, ENTRY), {**ENTRY, "sg_message_id": f"good-{good}.x"}]
+        answer = sendgrid.post(client, slug, signer, json.dumps(entries).encode())
+        assert answer.status_code in (200, 400), (entries, answer.text)
+        if answer.status_code == 400:  # the JSON itself: NaN, half a surrogate pair
+            good -= 1
+
+    attack()
+    kept = [row for row in stored(engine, shop_id) if row.properties.get("provider_ref", "").startswith("good-")]
+    assert len(kept) == good

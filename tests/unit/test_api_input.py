@@ -93,7 +93,8 @@ def test_a_sandbox_may_stand_anywhere_but_at_a_real_provider():
     ("header", "language"),
     [
         (None, "en"), ("", "en"), ("zh", "zh"), ("zh-CN,zh;q=0.9", "zh"), ("fr, zh;q=0.1", "zh"),
-        ("en;q=0.1, zh", "zh"), ("zh;q=0, en", "en"), ("*;q=0.5", "en"), (";;;,,q=", "en"), ("zh;q=nan", "en"), ("zh;q=1e999", "zh"),
+        ("en;q=0.1, zh", "zh"), ("zh;q=0, en", "en"), ("*;q=0.5", "en"), (";;;,,q=", "en"),
+        ("zh;q=nan", "en"), ("zh;q=1e999", "zh"),
     ],
 )  # fmt: skip
 def test_the_language_a_reader_prefers(header: str | None, language: str):
