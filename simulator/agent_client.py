@@ -121,14 +121,14 @@ class Agent:
                 "X-Shopify-Event-Id": event_id,
                 "X-Shopify-Triggered-At": iso(payload.at),
             }
-            self._call("POST", path, body, headers)
+            self._note_refusals(self._call("POST", path, body, headers))
 
     def sendgrid(self, reports: Sequence[dict[str, Any]]) -> None:
         """POST SendGrid's event webhook, signed over time stamp and body."""
         path = f"/webhooks/sendgrid/{self.access.shop}"
         for at in range(0, len(reports), REPORTS):
             body = orjson.dumps(list(reports[at : at + REPORTS]))
-            self._call("POST", path, body, None, sign=True)
+            self._note_refusals(self._call("POST", path, body, None, sign=True))
         self.posted += len(reports)
 
     def _signed(self, body: bytes) -> dict[str, str]:

@@ -47,8 +47,8 @@ class Messages:
 
     @classmethod
     def none(cls) -> Messages:
-        return cls(*(np.empty(0, dtype=np.int64) for _ in range(2)), *(np.empty(0) for _ in range(2)),
-                   np.empty((0, MESSAGE_DRAWS)))  # fmt: skip
+        nobody, nothing = np.empty(0, dtype=np.int64), np.empty(0)
+        return cls(nobody, nobody, nothing, nothing, np.empty((0, MESSAGE_DRAWS)))
 
     def __len__(self) -> int:
         return len(self.row)
@@ -177,8 +177,7 @@ class _Answers:
 def _read(shoppers: Shoppers, state: State, day: int, messages: Messages, first: int) -> tuple[State, _Answers]:
     """The morning: yesterday's messages are counted, opened, clicked, remembered, or make someone leave."""
     received = state.received.copy()
-    received[:, day % WEEK] = 0
-    np.add.at(received, (messages.row, day % WEEK), 1)
+    received[:, day % WEEK] = np.bincount(messages.row, minlength=len(shoppers))
     row, m = messages.row, messages.draws
     is_pressed = received.sum(axis=1)[row] > 2
     left = m[:, LEFT] < np.where(is_pressed, shoppers.leave_pressed[row], shoppers.leave[row])

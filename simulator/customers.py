@@ -139,7 +139,7 @@ def table(seed: int, stream: int, rows: int, columns: int) -> NDArray[np.float64
 
 def _normal(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standard normal from two uniforms (Box and Muller)."""
-    return np.sqrt(-2 * np.log1p(-one)) * np.cos(2 * np.pi * two)
+    return np.asarray(np.sqrt(-2 * np.log1p(-one)) * np.cos(2 * np.pi * two), dtype=float)
 
 
 def external_id(number: int) -> str:

@@ -68,7 +68,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def on_message_begin(self) -> None:
-        self._target, self._headers, self._body = b"", {}, []
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
 
     def on_url(self, url: bytes) -> None:
         self._target += url

@@ -23,6 +23,7 @@ from .behaviour import (
     WHEN,
     Day,
     Floats,
+    Ints,
     Messages,
     price,
     product,
@@ -93,7 +94,7 @@ def decimal(minor: int) -> str:
 # --- the tracking API
 
 
-def introductions(scene: Scene, rows: np.ndarray) -> list[Stamped]:  # type: ignore[type-arg]
+def introductions(scene: Scene, rows: Ints) -> list[Stamped]:
     """Identify and consent, of customers who come for the first time."""
     found = []
     for row in rows.tolist():

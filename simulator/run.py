@@ -22,7 +22,7 @@ from operation_agent.kit.clock import monotonic
 
 from . import behaviour, payloads, truth
 from .agent_client import Agent
-from .behaviour import REFUND_AFTER, Messages
+from .behaviour import REFUND_AFTER, Flags, Messages
 from .customers import STARTS_ON, Shoppers
 from .providers import Message, Providers
 
@@ -179,9 +179,9 @@ class Run:
         return self._told(post, totals, counts, monotonic() - began)
 
     def _tell(
-        self, scene: payloads.Scene, known: np.ndarray, post: Post, letters: list[Message], messages: Messages,
+        self, scene: payloads.Scene, known: Flags, post: Post, letters: list[Message], messages: Messages,
         returned: list[tuple[int, int, int]],
-    ) -> None:  # type: ignore[type-arg]  # fmt: skip
+    ) -> None:  # fmt: skip
         agent = self.agent
         agent.move_clock(scene.midnight + DAY_ENDS)
         agent.drain()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .behaviour import REFUND_AFTER, Flags, Floats, Messages, draws, start, step
+from .behaviour import REFUND_AFTER, Day, Flags, Floats, Ints, Messages, draws, start, step
 from .customers import Shoppers
 
 
@@ -45,7 +45,7 @@ class Prices:
     message_minor: int = 1
 
 
-def account(day_totals: Totals, happened, day: int, days: int, prices: Prices) -> Totals:  # type: ignore[no-untyped-def]
+def account(day_totals: Totals, happened: Day, day: int, days: int, prices: Prices) -> Totals:
     """Add one day. An order is given back REFUND_AFTER days later, if that is still within the run."""
     gross, discount = happened.gross_minor, happened.discount_minor
     is_returned = happened.refunded & (day + REFUND_AFTER < days)
@@ -108,6 +108,6 @@ def increments(
     return found
 
 
-def select(shoppers: Shoppers, rows: np.ndarray) -> Shoppers:  # type: ignore[type-arg]
+def select(shoppers: Shoppers, rows: Ints) -> Shoppers:
     """These shoppers only."""
     return Shoppers(*(getattr(shoppers, name)[rows] for name in Shoppers.__dataclass_fields__))

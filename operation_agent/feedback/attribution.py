@@ -32,6 +32,7 @@ class Touch:
     strategy_id: UUID
     at: datetime
     dedupe_key: str = ""
+    customer_id: UUID | None = None  # whom it was for; an order by its coupon may be somebody else's
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlalchemy.orm import Session
 
 from operation_agent.events.event import Event
@@ -125,7 +125,7 @@ def rewrite(session: Session, shop: Shop, source_order_ids: Sequence[str]) -> in
     if not rows:
         return 0
     rows.sort(key=lambda row: (row[1].kind, row[1].source_id))  # one order of locks for every writer
-    return session.execute(
+    written = session.execute(
         _WRITE,
         {
             "shop": shop.id,
@@ -136,4 +136,5 @@ def rewrite(session: Session, shop: Shop, source_order_ids: Sequence[str]) -> in
             "currencies": [found.currency for found, _ in rows],
             "at": [line.occurred_at for _, line in rows],
         },
-    ).rowcount  # type: ignore[attr-defined, no-any-return]
+    )
+    return cast("CursorResult[Any]", written).rowcount

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 from sqlalchemy.orm import Session
 
 from operation_agent.events.event import Event
@@ -90,25 +90,22 @@ def _of_orders(session: Session, shop: Shop, events: Sequence[Event], people: Ma
             if touch is not None:
                 redeemed.append((touch.action_id, event))
                 value = int(event.properties.get("discount_minor") or 0)
-                outcomes.append(_outcome(touch, event, "redeemed", customer, value))
+                outcomes += _outcome(touch, event, "redeemed", customer, value)
         given = credit(event.occurred_at, codes, coupons, touches.get(customer, ()), window)
         if given is not None:
-            outcomes.append(_outcome(given.touch, event, "ordered", customer, int(event.properties["total_minor"])))
+            outcomes += _outcome(given.touch, event, "ordered", customer, int(event.properties["total_minor"]))
     _redeem(session, shop, redeemed)
     return outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class _Coupon(Touch):
-    customer_id: UUID | None = None
+def _outcome(touch: Touch, event: Event, kind: str, customer: UUID | None, value: int) -> list[Outcome]:
+    owner = customer or touch.customer_id
+    if owner is None:
+        return []
+    return [Outcome(touch.action_id, event.id, kind, owner, touch.strategy_id, event.occurred_at, value)]
 
 
-def _outcome(touch: Touch, event: Event, kind: str, customer: UUID | None, value: int) -> Outcome:
-    owner = customer or getattr(touch, "customer_id", None)
-    return Outcome(touch.action_id, event.id, kind, owner, touch.strategy_id, event.occurred_at, value)
-
-
-def _coupons(session: Session, shop: Shop, events: Sequence[Event]) -> dict[str, _Coupon]:
+def _coupons(session: Session, shop: Shop, events: Sequence[Event]) -> dict[str, Touch]:
     """Our own codes among those the orders carry. Shopify compares codes without regard to case, so do we."""
     codes = sorted({code.upper() for event in events for code in event.properties.get("discount_codes") or []})
     if not codes:
@@ -122,7 +119,7 @@ def _coupons(session: Session, shop: Shop, events: Sequence[Event]) -> dict[str,
         {"shop": shop.id, "codes": codes},
     )
     return {
-        row.code.upper(): _Coupon(row.action_id, row.strategy_id, row.issued_at, row.dedupe_key, row.customer_id)
+        row.code.upper(): Touch(row.action_id, row.strategy_id, row.issued_at, row.dedupe_key, row.customer_id)
         for row in rows
     }
 
@@ -178,7 +175,7 @@ def _write(session: Session, shop: Shop, outcomes: Sequence[Outcome]) -> int:
     if not outcomes:
         return 0
     rows = sorted(outcomes, key=lambda row: (row.action_id, row.event_id, row.kind))
-    return session.execute(
+    written = session.execute(
         text(
             "INSERT INTO outcomes (shop_id, action_id, event_id, kind, customer_id, strategy_id, occurred_at,"
             "  value_minor)"
@@ -196,7 +193,8 @@ def _write(session: Session, shop: Shop, outcomes: Sequence[Outcome]) -> int:
             "at": [row.occurred_at for row in rows],
             "amounts": [row.value_minor for row in rows],
         },
-    ).rowcount  # type: ignore[attr-defined, no-any-return]
+    )
+    return cast("CursorResult[Any]", written).rowcount
 
 
 def _uuid(value: object) -> UUID | None:
