@@ -124,6 +124,8 @@ def _properties(entry: Mapping[str, Any], kind: str, address: str, message: str)
         properties["reason"] = str(entry["reason"])[:500]
     if kind == "email.bounced":
         properties["permanent"] = entry.get("type", "bounce") != "blocked"
+    if entry.get("sg_machine_open") is True:  # a mail program fetched the pictures; nobody need have looked
+        properties["machine_open"] = True
     if kind == "email.clicked" and isinstance(entry.get("url"), str):
         properties["url"] = entry["url"][:2000]
     return properties
