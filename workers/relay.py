@@ -60,9 +60,10 @@ class Relay:
 
         Raises kombu's OperationalError when the broker is away; nothing is lost then.
         """
-        now, held_back, sent = monotonic(), None, []
+        now, held_back = monotonic(), None
+        sent: list[Any] = []
         with self.connection.cursor(row_factory=namedtuple_row) as cursor:
-            rows = cursor.execute(_PENDING, (AT_ONCE,)).fetchall()
+            rows: list[Any] = cursor.execute(_PENDING, (AT_ONCE,)).fetchall()
         try:
             for row in rows:
                 left = self._wait(row, now)
