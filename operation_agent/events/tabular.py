@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -122,29 +123,31 @@ def _text(path: Path) -> Table:
 def _survey(path: Path) -> tuple[bytes, int, str]:
     """Digest, number of lines, and encoding, in one pass. UTF-8 when everything decodes as it, else GB18030."""
     hasher, lines, last = hashlib.sha256(), 0, b"\n"
-    with closing(_open_bytes(path)) as file:
-        marks = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-        decoders = {}
-        if (marked := marks.get(file.read(2))) is None:
-            decoders = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8-sig", "gb18030")}
-        file.seek(0)
-        try:
+    decoders: dict[str, codecs.IncrementalDecoder] | None = None
+    try:
+        with closing(_open_bytes(path)) as file:
             while block := file.read(_BLOCK):
+                decoders = _decoders(block) if decoders is None else decoders
                 hasher.update(block)
                 lines += block.count(b"\n")
                 last = block
                 decoders = {name: decoder for name, decoder in decoders.items() if _decodes(decoder, block)}
-        except (OSError, EOFError) as error:
-            raise Rejected(f"{path.name} is damaged: {error}", code="file_format") from None
-    decoders = {name: decoder for name, decoder in decoders.items() if _decodes(decoder, b"", final=True)}
-    encoding = marked or next(iter(decoders), None)
-    if encoding is None or (not marked and b"\0" * 8 in last):
+    except (OSError, EOFError, zlib.error) as error:
+        raise Rejected(f"{path.name} is damaged: {error}", code="file_format") from None
+    fitting = [name for name, decoder in (decoders or {}).items() if _decodes(decoder, b"", final=True)]
+    if not fitting or (fitting[0] != "utf-16" and b"\0" * 8 in last):
         raise Rejected(
             f"{path.name} is neither a table we know (.csv, .xlsx, .parquet) nor text in UTF-8 or GB18030 (GBK);"
             " save it as CSV in UTF-8",
             code="encoding",
         )
-    return hasher.digest(), lines + (not last.endswith(b"\n")), encoding
+    return hasher.digest(), lines + (not last.endswith(b"\n")), fitting[0]
+
+
+def _decoders(first: bytes) -> dict[str, codecs.IncrementalDecoder]:
+    """What the text may be encoded in, by its first bytes, the likeliest first."""
+    marked = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return {name: codecs.getincrementaldecoder(name)() for name in (["utf-16"] if marked else ["utf-8-sig", "gb18030"])}
 
 
 def _decodes(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
