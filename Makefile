@@ -17,10 +17,11 @@ help:  ## this list
 	@if [ -x .uv/bin/pip ]; then .uv/bin/pip install -q --disable-pip-version-check uv; \
 	 else python3 -m pip install -q --disable-pip-version-check --target .uv/lib uv && ln -sf ../lib/bin/uv .uv/bin/uv; fi
 
-# The embedded PostgreSQL and Redis have wheels for 3.12 and 3.11. Each is asked for by path: a version manager's shim
-# for a version that is not switched on ends a search by number. Neither there: uv fetches 3.12.
+# The embedded PostgreSQL and Redis have wheels for 3.12 and 3.11. A version manager's shim for a version that is not
+# switched on ends uv's search by number, so pyenv is asked too. No such Python at all: uv fetches 3.12.
 .venv/.installed: .uv/bin/uv requirements.lock pyproject.toml
-	@python=$$($(UV) python find --system 3.12 2>/dev/null || $(UV) python find --system 3.11 2>/dev/null || echo 3.12); \
+	@python=$$($(UV) python find --system 3.12 2>/dev/null || pyenv prefix 3.12 2>/dev/null \
+	   || $(UV) python find --system 3.11 2>/dev/null || echo 3.12); \
 	 $(UV) venv -q --clear --python "$$python" .venv
 	@$(UV) pip sync -q --python $(PY) --require-hashes --compile-bytecode requirements.lock
 	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .

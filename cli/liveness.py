@@ -2,7 +2,7 @@
 broker came back (celery#8030, #8384, #10205), an API that no longer answers.
 
 Progress is read from the database, because that is where work is done or not: the head of a queue that stays the
-same for a minute and a half is a worker that does not work. Each time in a row the patience doubles, so that a job
+same for three quarters of a minute is a worker that does not work. Each time in a row the patience doubles, so that a job
 that is only slow comes to its end.
 """
 
@@ -22,7 +22,7 @@ from operation_agent.store.engine import connect
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import list_shops
 
-PATIENCE = 90.0
+PATIENCE = 45.0
 LONGEST_PATIENCE = 900.0
 _EVERY = 5.0
 _ANSWERS_MISSED = 6
