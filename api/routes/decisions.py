@@ -14,7 +14,7 @@ from api.dependencies import Database, Requires
 from api.errors import Problem
 from api.pagination import Page, Paged
 from operation_agent.access.principal import Principal
-from operation_agent.decision.explain import LANGUAGES, explain
+from operation_agent.decision.explain import explain
 from operation_agent.kit.errors import NotFound
 from operation_agent.store.session import for_shop
 
@@ -22,6 +22,7 @@ router = APIRouter(prefix="/api/decisions", tags=["decisions"])
 
 Reader = Annotated[Principal, Depends(Requires("decisions:read"))]
 Locale = Literal["en", "zh"]
+LOCALES: tuple[Locale, ...] = ("en", "zh")
 Verdict = Literal[
     "act", "holdout", "no_consent", "suppressed", "capped", "over_budget", "already_enrolled", "no_address", "nothing",
 ]  # fmt: skip
@@ -121,7 +122,7 @@ def preferred(accepted: str | None) -> Locale:
             quality = 0.0
         ranked.append((-quality, position, tag.strip().lower().split("-")[0]))
     for negative, _, language in sorted(ranked):
-        for locale in LANGUAGES:
+        for locale in LOCALES:
             if language == locale and negative < 0:
                 return locale
     return "en"

@@ -98,10 +98,10 @@ def _whole(session: Session, shop_id: UUID, row: lifecycle.StrategyRow) -> Strat
 
 def _drafted(body: NewStrategy) -> definitions.Strategy:
     """The template with what the request replaces."""
-    changes = {"holdout": body.holdout, "budget": definitions.Budget(body.budget) if body.budget is not None else None}
-    return replace(
-        library.template(body.template), **{name: value for name, value in changes.items() if value is not None}
-    )
+    made = library.template(body.template)
+    if body.holdout is not None:
+        made = replace(made, holdout=body.holdout)
+    return made if body.budget is None else replace(made, budget=definitions.Budget(body.budget))
 
 
 _RULES = text("""
@@ -158,11 +158,12 @@ def start_strategy(body: NewStrategy, caller: Writer, database: Database, once: 
 
     def work(session: Session) -> Strategy:
         shop = load_shop(session, caller.shop.id)
-        given = {"at": SYSTEM.now(), "actor": caller.actor}
-        if body.state == "live":
-            row = lifecycle.start(session, shop, body.template, holdout=body.holdout, budget=body.budget, **given)
-        else:
-            row = lifecycle.create(session, shop, _drafted(body), **given)
+        at = SYSTEM.now()
+        if body.state == "draft":
+            return _whole(session, shop.id, lifecycle.create(session, shop, _drafted(body), at=at, actor=caller.actor))
+        row = lifecycle.start(
+            session, shop, body.template, holdout=body.holdout, budget=body.budget, at=at, actor=caller.actor
+        )
         return _whole(session, shop.id, row)
 
     return once.run(database, caller.shop.id, work, status=201)

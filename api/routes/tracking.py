@@ -20,11 +20,12 @@ from starlette.responses import Response
 from api import json_body
 from api.dependencies import Requires, caller_of_key
 from api.errors import problem
+from api.metrics import count_events
 from api.services import Services, services
 from operation_agent.access.principal import Principal
 from operation_agent.events import instants
 from operation_agent.events.event import Event
-from operation_agent.events.segment import KINDS, normalise
+from operation_agent.events.segment import KINDS, SOURCE, normalise
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.settings import settings
@@ -93,10 +94,15 @@ async def _take_one(kind: str, request: Request, caller: Principal) -> Response:
     held = services(request)
     shop = await _current(caller.shop, [message], None, held)
     received_at = SYSTEM.now()
-    event = normalise(message, shop, now=_shop_time(shop, received_at), received_at=received_at)
-    committed = await held.committer.submit(shop.id, (event,))
-    if committed.refused:
-        raise committed.refused[0]
+    try:
+        event = normalise(message, shop, now=_shop_time(shop, received_at), received_at=received_at)
+        committed = await held.committer.submit(shop.id, (event,))
+        if committed.refused:
+            raise committed.refused[0]
+    except Rejected:
+        count_events(shop.slug, SOURCE, rejected=1)
+        raise
+    count_events(shop.slug, SOURCE, accepted=1 - len(committed.duplicates), duplicates=len(committed.duplicates))
     if not message.get("messageId"):
         return _json(_summary([event], [event], frozenset(), [], [0]))
     return _json(_ONE_DUPLICATE if committed.duplicates else _ONE_ACCEPTED)
@@ -118,12 +124,15 @@ async def batch(request: Request, caller: Tracker) -> Response:
         committed = await held.committer.submit(shop.id, events)
         refused, duplicates = committed.refused, committed.duplicates
         errors += [_error(positions[index], refusal) for index, refusal in refused.items()]
+    stored = [event for index, event in enumerate(events) if index not in refused]
+    count_events(
+        shop.slug, SOURCE, accepted=len(stored) - len(duplicates), duplicates=len(duplicates), rejected=len(errors)
+    )
     if errors and len(errors) == len(messages):
         errors.sort(key=lambda one: one["index"])
         detail = f"none of the {len(messages)} events can be stored; the first: {errors[0]['reason']}"
         return problem(400, "all_rejected", detail, where=errors[0]["where"], errors=errors)
     made = [index for index in positions if not messages[index].get("messageId")]
-    stored = [event for index, event in enumerate(events) if index not in refused]
     return _json(_summary(events, stored, duplicates, errors, made, positions))
 
 

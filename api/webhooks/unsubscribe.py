@@ -31,7 +31,7 @@ from operation_agent.store.shops import load_shop
 router = APIRouter(prefix=unsubscribe.PATH.rstrip("/"), tags=["webhooks"])
 
 Token = Annotated[str, Path(pattern=r"^[A-Za-z0-9_=-]{16,128}$")]
-_RESPONSES = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "The link was not made here, or is damaged"},
     404: {"model": Problem, "description": "What it was about is gone"},
 }

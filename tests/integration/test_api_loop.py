@@ -296,3 +296,33 @@ def test_effects_are_asked_for_once_and_listed(shop):
         ).scalar_one()  # fmt: skip
     assert taken >= 1
     assert UUID(shop.get("strategies").json()[0]["id"])
+
+
+def test_nothing_of_another_shop_is_found(engine, client, shop):
+    stranger = Shop(engine, client)
+    paths = {
+        "decisions": shop.get("decisions", limit=1).json()["items"][0]["id"],
+        "actions": shop.get("actions", limit=1).json()["items"][0]["id"],
+        "customers": shop.get("customers", limit=1).json()["items"][0]["id"],
+        "strategies": shop.get("strategies").json()[0]["id"],
+    }
+    for room, identity in paths.items():
+        assert shop.get(f"{room}/{identity}").status_code == 200
+        assert stranger.get(f"{room}/{identity}").status_code == 404
+    for change in ("cancel", "resolve"):
+        assert stranger.post(f"actions/{paths['actions']}/{change}", {"outcome": "sent"}).status_code == 404
+    for room in ("decisions", "actions", "customers"):
+        assert stranger.get(room).json()["items"] == []
+    for room in ("strategies", "rules", "budgets", "effects", "integrations", "decisions/summary"):
+        assert stranger.get(room).json() == []
+
+
+def test_events_are_counted_by_what_became_of_them(shop):
+    message = {"type": "page", "messageId": "m-1", "userId": "u", "timestamp": START.isoformat()}
+    for _ in range(2):
+        answer = shop.client.post("/v1/batch", json={"batch": [message, {"type": "nonsense"}]}, headers=shop.headers)
+        assert answer.status_code == 200, answer.text
+    shop.client.post("/v1/page", json=message, headers=shop.headers)
+    shown = shop.client.get("/metrics", headers=shop.headers).text
+    for outcome, number in (("duplicate", 2), ("rejected", 2)):
+        assert f'opagent_events_total{{outcome="{outcome}",shop="{shop.slug}",source="segment"}} {number}.0' in shown
