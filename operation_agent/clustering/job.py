@@ -29,7 +29,7 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
 
 from . import membership, publish
-from .fit import Inconclusive, Options, fit
+from .fit import Fit, Inconclusive, Options, fit
 from .membership import Live
 from .publish import Occasion
 
@@ -128,24 +128,18 @@ class _Run:
             previous = membership.live_model(session, self.shop.id)
             table = features.compute_all(session, self.shop.id, self.as_of)
         self._lap("features")
-        self._store(table)
-        self._lap("store features")
         if previous is not None and not previous.is_complete:
+            self._store(table)
             self._reassign(previous, table)
             return self._told("resumed", previous, table)
         occasion = Occasion(self.shop, self.as_of, self.now, self.actor, len(table))
-        matrix = np.column_stack([table.columns[name] for name in FEATURES])
-        seed = digest_id(self.shop.seed, "clustering").int % 2**30
-        found = fit(
-            matrix,
-            tuple(FEATURES),
-            seed,
-            options=options,
-            missing=FEATURES,
-            previous=previous.model if previous else None,
-        )
-        del matrix
-        self._lap("fit")
+        with ThreadPoolExecutor(1) as aside:
+            # the database writes the features while this process fits
+            stored = aside.submit(self._store, table)
+            found = self._fit(table, options, previous)
+            self._lap("fit")
+            stored.result()
+        self._lap("store features")
         if isinstance(found, Inconclusive):
             return self._inconclusive(occasion, found, previous, table)
         described = publish.describe(found, table.columns, PROFILED, previous, self.shop.currency)
@@ -156,6 +150,12 @@ class _Run:
         told = self._told("live", live, table)
         told |= {"clusters": [_plain(one) for one in described.clusters], "ended": described.ended}
         return told | {"quality": found.quality}
+
+    def _fit(self, table: FeatureTable, options: Options, previous: Live | None) -> Fit | Inconclusive:
+        matrix = np.column_stack([table.columns[name] for name in FEATURES])
+        seed = digest_id(self.shop.seed, "clustering").int % 2**30
+        old = previous.model if previous else None
+        return fit(matrix, tuple(FEATURES), seed, options=options, missing=FEATURES, previous=old)
 
     def _lap(self, name: str) -> None:
         at = monotonic()
