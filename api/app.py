@@ -37,6 +37,7 @@ from api.routes import (
 )
 from api.services import Services
 from api.webhooks import sendgrid, shopify, unsubscribe
+from api.webhooks.senders import Senders
 from operation_agent.access.keyring import KeyRing
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.settings import settings
@@ -88,7 +89,7 @@ def create_app(engine: Engine | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = engine or _engine()
         sys.setswitchinterval(SWITCH_SECONDS)
-        app.state.services = Services(database, KeyRing(database), GroupCommitter(database))
+        app.state.services = Services(database, KeyRing(database), GroupCommitter(database), Senders(database))
         try:
             yield
         finally:

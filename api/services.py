@@ -1,4 +1,4 @@
-"""What a running API process holds: its database, its key cache, its group committer."""
+"""What a running API process holds: its database, its caches of keys and webhook senders, its group committer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from starlette.requests import Request
 
 from api.group_commit import GroupCommitter
+from api.webhooks.senders import Senders
 from operation_agent.access.keyring import KeyRing
 from operation_agent.access.principal import Principal
 
@@ -18,6 +19,7 @@ class Services:
     engine: Engine
     keys: KeyRing
     committer: GroupCommitter
+    senders: Senders
     look_ups: dict[str, asyncio.Future[Principal]] = field(default_factory=dict)
 
     async def close(self, *, dispose: bool) -> None:

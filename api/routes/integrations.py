@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +17,7 @@ from api.addresses import check_base_url
 from api.dependencies import Database, Requires
 from api.errors import Problem
 from api.fields import JsonObject, Text
+from api.services import services
 from operation_agent.access.principal import Principal
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Conflict, NotFound, Rejected
@@ -138,7 +139,9 @@ ON CONFLICT (shop_id, vendor) DO UPDATE SET channel = EXCLUDED.channel, base_url
     response_model=Integration,
     responses={409: {"model": Problem, "description": "Another integration serves that channel"}},
 )
-def connect(vendor: Vendor, body: IntegrationChange, caller: Writer, database: Database) -> Integration:
+def connect(
+    vendor: Vendor, body: IntegrationChange, caller: Writer, database: Database, request: Request
+) -> Integration:
     """A changed base_url needs its secrets entered again: a stored key is never sent to a new address."""
     unknown = body.secrets.keys() - SECRETS[vendor]
     if unknown:
@@ -164,7 +167,9 @@ def connect(vendor: Vendor, body: IntegrationChange, caller: Writer, database: D
             session, shop.id, at=at, actor=caller.actor, verb="integration.changed", subject=f"integration:{vendor}",
             detail={"base_url": base_url, "enabled": body.enabled, "secrets_set": sorted(body.secrets)},
         )  # fmt: skip
-        return _shown(_row(session, caller, vendor))
+        changed = _shown(_row(session, caller, vendor))
+    services(request).senders.forget()  # after the commit: nobody may look up the old secret again
+    return changed
 
 
 def _config(vendor: str, given: dict[str, Any]) -> dict[str, Any]:

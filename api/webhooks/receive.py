@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
-import orjson
 import structlog
 from fastapi import Depends, Path, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from api.errors import Problem
 from api.metrics import count_events
-from operation_agent.events import instants, intake, storable
+from api.services import Services, services
+from api.webhooks.senders import Sender
+from operation_agent.events import instants, storable
 from operation_agent.events.event import Event
 from operation_agent.kit.clock import SYSTEM
-from operation_agent.kit.errors import Denied, Rejected, Retryable
-from operation_agent.kit.secrets import Vault, secret_key
-from operation_agent.kit.settings import settings
-from operation_agent.store.session import bind_scope, for_system
-from operation_agent.store.shops import Shop, find_shop
+from operation_agent.kit.errors import Denied, Rejected
+from operation_agent.store.shops import Shop
 
 Slug = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The shop's slug")]
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -36,6 +32,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such shop"},
     503: {"model": Problem, "description": "No secret to check the signature with, or the database is away"},
 }
+
+
+LONG_BODY = 32 * 1024
+"""Bytes above which a body is read beside the event loop and not on it."""
 
 
 class Refusal(BaseModel):
@@ -78,6 +78,13 @@ async def _delivery(request: Request) -> Delivery:
 Incoming = Annotated[Delivery, Depends(_delivery)]
 
 
+async def _held(request: Request) -> Services:
+    return services(request)
+
+
+Held = Annotated[Services, Depends(_held)]
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """How a vendor's deliveries are checked and read; `secret` is its name among the integration's secrets."""
@@ -88,57 +95,69 @@ class Provider:
     read: Callable[[Delivery, Shop, datetime], Read]
 
 
-def receive(engine: Engine, provider: Provider, slug: str, delivery: Delivery) -> Received:
-    """Check, read and store one delivery in one transaction.
+async def receive(held: Services, provider: Provider, slug: str, delivery: Delivery) -> Received:
+    """Check, read and store one delivery; many at once share a commit.
 
     Raises NotFound for an unknown shop, Retryable when there is no secret, Denied for a wrong signature, Rejected when
     the body as a whole cannot be read.
     """
     received_at = SYSTEM.now()
-    with for_system(engine) as session:
-        shop = find_shop(session, slug)
-        bind_scope(session, shop.id)
-        secret = _secret(session, shop.id, provider.vendor, provider.secret)
-        if not provider.verify(delivery.headers, delivery.body, secret):
-            raise Denied("the signature does not fit this body", code="signature", unauthenticated=True)
-        found = provider.read(delivery, shop, received_at)
-        good, refused = _storable(found, received_at + shop.clock_offset)
-        stored = intake.commit(session, shop.id, good)
-    counts = {"accepted": stored.accepted, "duplicates": stored.duplicates}
-    count_events(shop.slug, provider.vendor, **counts, rejected=len(refused))
+    sender = held.senders.remembered(slug, provider.vendor) or await _look_up(held, provider, slug)
+    if not provider.verify(delivery.headers, delivery.body, sender.secret):
+        raise Denied("the signature does not fit this body", code="signature", unauthenticated=True)
+    if len(delivery.body) > LONG_BODY:
+        found = await run_in_threadpool(provider.read, delivery, sender.shop, received_at)
+    else:
+        found = provider.read(delivery, sender.shop, received_at)
+    now = received_at + sender.shop.clock_offset
+    if any(event.occurred_at > now for _, event in found.events):  # a sandbox's clock may have been moved since
+        now = received_at + (await _look_up(held, provider, slug)).shop.clock_offset
+    good, refused = _storable(found, now)
+    return await _store(held, provider, sender.shop, found, good, refused)
+
+
+async def _look_up(held: Services, provider: Provider, slug: str) -> Sender:
+    return await run_in_threadpool(held.senders.look_up, slug, provider.vendor, provider.secret)
+
+
+async def _store(
+    held: Services,
+    provider: Provider,
+    shop: Shop,
+    found: Read,
+    good: list[tuple[int, Event]],
+    refused: list[Refusal],
+) -> Received:
+    duplicates = 0
+    if good:
+        committed = await held.committer.submit(shop.id, [event for _, event in good])
+        refused = refused + [refusal(good[position][0], error) for position, error in committed.refused.items()]
+        duplicates = len(committed.duplicates)
+        accepted = len(good) - duplicates - len(committed.refused)
+    else:
+        accepted = 0
+    count_events(shop.slug, provider.vendor, accepted=accepted, duplicates=duplicates, rejected=len(refused))
     if refused:
         structlog.get_logger("webhooks").warning(
             "entries refused", vendor=provider.vendor, shop=shop.slug, number=len(refused), first=refused[0].reason
         )
-    return Received(**counts, ignored=found.ignored, rejected=refused)
+    return Received(
+        accepted=accepted,
+        duplicates=duplicates,
+        ignored=found.ignored,
+        rejected=sorted(refused, key=lambda one: one.index),
+    )
 
 
-def _secret(session: Session, shop_id: UUID, vendor: str, name: str) -> str:
-    row = session.execute(
-        text("SELECT secrets FROM integrations WHERE shop_id = :shop AND vendor = :vendor"),
-        {"shop": shop_id, "vendor": vendor},
-    ).one_or_none()
-    secrets: dict[str, str] = {}
-    if row is not None and row.secrets is not None:
-        secrets = orjson.loads(Vault(secret_key(settings())).open(bytes(row.secrets)))
-    if not secrets.get(name):
-        raise Retryable(
-            f"nothing is accepted from {vendor} until PUT /api/integrations/{vendor} has set secrets.{name}",
-            code="webhook_not_configured",
-            retry_after=timedelta(minutes=5),
-        )
-    return secrets[name]
-
-
-def _storable(found: Read, now: datetime) -> tuple[list[Event], list[Refusal]]:
+def _storable(found: Read, now: datetime) -> tuple[list[tuple[int, Event]], list[Refusal]]:
     """The events as they will be stored, and everything that is not; `now` is the shop's."""
     good, refused = [], list(found.refused)
     for index, event in found.events:
         try:
-            good.append(_checked(event, now))
+            good.append((index, _checked(event, now)))
         except Rejected as error:
             refused.append(refusal(index, error))
-    return good, sorted(refused, key=lambda one: one.index)
+    return good, refused
 
 
 def _checked(event: Event, now: datetime) -> Event:

@@ -7,8 +7,7 @@ from datetime import datetime
 import orjson
 from fastapi import APIRouter
 
-from api.dependencies import Database
-from api.webhooks.receive import RESPONSES, Delivery, Incoming, Provider, Read, Received, Slug, receive, refusal
+from api.webhooks.receive import RESPONSES, Delivery, Held, Incoming, Provider, Read, Received, Slug, receive, refusal
 from integrations.sendgrid import webhook
 from operation_agent.kit.errors import Rejected
 from operation_agent.store.shops import Shop
@@ -29,9 +28,9 @@ router = APIRouter(tags=["webhooks"])
         }
     },
 )
-def receive_sendgrid(shop: Slug, delivery: Incoming, database: Database) -> Received:
+async def receive_sendgrid(shop: Slug, delivery: Incoming, held: Held) -> Received:
     """Signed with ECDSA over time stamp and body; the public key is `secrets.webhook_public_key` of the integration."""
-    return receive(database, PROVIDER, shop, delivery)
+    return await receive(held, PROVIDER, shop, delivery)
 
 
 def _read(delivery: Delivery, _shop: Shop, received_at: datetime) -> Read:
