@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx
+import orjson
 
 from operation_agent.actions.channel import NotSent, Unknown
 from operation_agent.kit.clock import SYSTEM
@@ -16,15 +20,48 @@ _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _UNUSABLE = (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)
 
 
-def client(base_url: str, headers: dict[str, str]) -> httpx.Client:
-    """Keeps connections open, follows no redirect (a redirected POST is another request), shared by threads."""
-    return httpx.Client(
-        base_url=base_url,
-        headers=headers,
-        follow_redirects=False,
-        trust_env=False,
-        limits=httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=15),
-    )
+class Connections:
+    """A provider's address and credentials, with one kept-alive connection for each thread that calls it.
+
+    One httpx pool shared by 32 threads looks through all its connections at every request: that costs more than the
+    request (bench/pipeline.py). No redirect is followed (a redirected POST is another request).
+    """
+
+    def __init__(self, base_url: str, headers: dict[str, str]):
+        self._base_url, self._headers = base_url, headers
+        self._tls = httpx.create_ssl_context(trust_env=False) if base_url.startswith("https:") else False
+        self._mine = threading.local()
+        self._all: list[httpx.Client] = []
+        self._lock = threading.Lock()
+
+    def post(self, path: str, *, json: Any, timeout: timedelta) -> httpx.Response:
+        content, kind = orjson.dumps(json), {"Content-Type": "application/json"}
+        return self._client().post(path, content=content, headers=kind, timeout=timeouts(timeout))
+
+    def get(self, path: str, *, params: Mapping[str, Any], timeout: timedelta) -> httpx.Response:
+        return self._client().get(path, params=dict(params), timeout=timeouts(timeout))
+
+    def close(self) -> None:
+        with self._lock:
+            for client in self._all:
+                client.close()
+            self._all.clear()
+
+    def _client(self) -> httpx.Client:
+        client: httpx.Client | None = getattr(self._mine, "client", None)
+        if client is None or client.is_closed:
+            client = httpx.Client(
+                base_url=self._base_url,
+                headers=self._headers,
+                follow_redirects=False,
+                trust_env=False,
+                verify=self._tls,
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=15),
+            )
+            self._mine.client = client
+            with self._lock:
+                self._all.append(client)
+        return client
 
 
 def timeouts(total: timedelta) -> httpx.Timeout:

@@ -49,15 +49,13 @@ class SendGridChannel:
 
     def __init__(self, base_url: str, config: SendGridConfig, api_key: str):
         self._config = config
-        self._client = http.client(base_url, {"Authorization": f"Bearer {api_key}"})
+        self._client = http.Connections(base_url, {"Authorization": f"Bearer {api_key}"})
         self.capability: Capability = "queryable" if config.activity else "opaque"
         self.settle = timedelta(seconds=config.settle_seconds)
 
     def send(self, delivery: Delivery) -> Outcome:
         try:
-            response = self._client.post(
-                "/v3/mail/send", json=mail(self._config, delivery), timeout=http.timeouts(delivery.timeout)
-            )
+            response = self._client.post("/v3/mail/send", json=mail(self._config, delivery), timeout=delivery.timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return http.of_error(error)
         return http.of_status(response) or Sent(response.headers.get("X-Message-Id"))
@@ -65,9 +63,7 @@ class SendGridChannel:
     def find(self, delivery: Delivery) -> Outcome:
         query = f"unique_args['action_id']=\"{delivery.action_id}\""
         try:
-            response = self._client.get(
-                "/v3/messages", params={"query": query, "limit": 1}, timeout=http.timeouts(delivery.timeout)
-            )
+            response = self._client.get("/v3/messages", params={"query": query, "limit": 1}, timeout=delivery.timeout)
             if response.status_code != 200:
                 return Unknown(f"Email Activity answered HTTP {response.status_code}: {response.text[:200]}")
             messages = response.json()["messages"]

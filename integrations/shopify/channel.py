@@ -55,7 +55,7 @@ class ShopifyChannel:
 
     def __init__(self, base_url: str, config: ShopifyConfig, access_token: str):
         self._config = config
-        self._client = http.client(base_url, {"X-Shopify-Access-Token": access_token})
+        self._client = http.Connections(base_url, {"X-Shopify-Access-Token": access_token})
         self._path = f"/admin/api/{config.api_version}/graphql.json"
         self.settle = timedelta(seconds=config.settle_seconds)
 
@@ -88,9 +88,7 @@ class ShopifyChannel:
 
     def _call(self, query: str, variables: dict[str, Any], timeout: timedelta) -> dict[str, Any] | NotSent | Unknown:
         try:
-            response = self._client.post(
-                self._path, json={"query": query, "variables": variables}, timeout=http.timeouts(timeout)
-            )
+            response = self._client.post(self._path, json={"query": query, "variables": variables}, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return http.of_error(error)
         refused = http.of_status(response)
