@@ -3,8 +3,8 @@
 Messages hold two strings (a shop and a key), nothing to steal and nothing to unpickle. Each setting below answers a
 known way of losing or repeating work; docs/decisions/0006-celery.md lists them. Long jobs: run
 `celery -A workers.app worker -Q events,actions -c N` beside `-Q jobs -c 1` where you can. One worker for all three
-queues works too: queues are served in the order given, and at most one job runs at a time (`workers.jobs`), so with
-N >= 2 one process is always left for events.
+queues works too: the queues take turns, an event or action task gives its process back within seconds, and one
+process is always kept free of jobs (`workers.jobs`; with N = 1 there is none to keep).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROUTES = {
     "effects.compare": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
-"""Seconds for a task of `events` and `actions`; their loops stop by themselves after 20. Jobs have their own."""
+"""Seconds for a task of `events` and `actions`; their loops stop by themselves after two or five. Jobs have their own."""
 
 JOB_TIME_LIMIT = 1500
 VISIBILITY = 3600
@@ -85,7 +85,7 @@ app.conf.update(
             "socket_keepalive": False,
             "retry_on_timeout": False,
             "health_check_interval": 10,
-            "queue_order_strategy": "priority",
+            "queue_order_strategy": "round_robin",
         }
         if _is_redis
         else {"confirm_publish": True}

@@ -36,7 +36,7 @@ class _Step:
     is_ours: bool = True
 
 
-def drain(engine: Engine, shop_id: UUID, partition: int, *, seconds: float = 20.0, batch: int = BATCH) -> int:
+def drain(engine: Engine, shop_id: UUID, partition: int, *, seconds: float = 2.0, batch: int = BATCH) -> int:
     """Process the partition until it is empty, somebody else has it, or `seconds` have passed; how many events.
 
     When time is up a new wake-up is rung, so that other partitions get their turn. Raises what is no event's fault

@@ -17,11 +17,12 @@ from sqlalchemy import Engine
 from operation_agent.kit.clock import SYSTEM, Clock, monotonic
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
+from operation_agent.store import outbox
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
 
 from .channel import Channel, Delivery, NotSent, Outcome, Sent, Unknown
-from .claiming import LEASE, Claim, Claimed, claim
+from .claiming import LEASE, TOPIC, Claim, Claimed, claim
 from .recording import Result, record
 from .rendering import Job, Sender, render
 from .unsubscribe import Links
@@ -77,18 +78,24 @@ class Executor:
     timeout: timedelta = TIMEOUT
     at_step: Callable[[str], None] = lambda step: None
 
-    def deliver(self, *, seconds: float = 20.0, limit: int = 64) -> int:
-        """Claim, send and record until nothing is due or `seconds` have passed; returns how many were taken."""
+    def deliver(self, *, seconds: float = 5.0, limit: int = 64) -> int:
+        """Claim, send and record until nothing is due; returns how many were taken.
+
+        After `seconds` it rings for the rest and ends, so that others get their turn.
+        """
         end, taken = monotonic() + seconds, 0
-        while monotonic() < end:
+        while True:
             allowed = self.breaker.allows(limit)
             batch = self.claim(allowed) if allowed else Claim()
             taken += batch.taken
             if batch.claimed:
                 self.send(batch.claimed)
             if batch.taken == 0 or (batch.claimed and self.breaker.failures >= self.breaker.limit):
-                break
-        return taken
+                return taken
+            if monotonic() >= end:
+                with for_shop(self.engine, self.shop.id) as session:
+                    outbox.ring(session, self.shop.id, [(TOPIC, self.channel_name)], at=self.clock.now())
+                return taken
 
     def claim(self, limit: int) -> Claim:
         with for_shop(self.engine, self.shop.id) as session:
