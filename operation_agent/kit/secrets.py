@@ -61,5 +61,6 @@ class Vault:
             return self._fernet.decrypt(sealed)
         except InvalidToken:
             raise Rejected(
-                "a stored credential was sealed with another OPAGENT_SECRET_KEY; restore that key or enter the credential again"
+                "a stored credential was sealed with another OPAGENT_SECRET_KEY;"
+                " restore that key or enter the credential again"
             ) from None

@@ -21,9 +21,7 @@ GENESIS = bytes(32)
 def _hash(
     previous: bytes, shop_id: UUID, seq: int, at: datetime, actor: str, verb: str, subject: str, detail: Any
 ) -> bytes:
-    body = orjson.dumps(
-        [str(shop_id), seq, at.isoformat(), actor, verb, subject, detail], option=orjson.OPT_SORT_KEYS
-    )
+    body = orjson.dumps([str(shop_id), seq, at.isoformat(), actor, verb, subject, detail], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(previous + body).digest()
 
 
@@ -63,9 +61,7 @@ def record(
 def verify(session: Session, shop_id: UUID) -> int | None:
     """The first `seq` whose row does not fit the chain, or None when the chain is whole."""
     previous, expected = GENESIS, 1
-    for row in session.execute(
-        text("SELECT * FROM audit_log WHERE shop_id = :shop ORDER BY seq"), {"shop": shop_id}
-    ):
+    for row in session.execute(text("SELECT * FROM audit_log WHERE shop_id = :shop ORDER BY seq"), {"shop": shop_id}):
         fits = row.seq == expected and bytes(row.previous_hash) == previous
         made = _hash(previous, shop_id, row.seq, row.at, row.actor, row.verb, row.subject, row.detail)
         if not fits or bytes(row.hash) != made:

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, create_engine, event
 
+from . import arrays  # noqa: F401 - registers the fast dumper of list columns, before any connection is made
+
 APPLICATION_ROLE = "opagent"
 
 
@@ -18,9 +20,7 @@ def driver_url(url: str) -> str:
     return url
 
 
-def connect(
-    url: str, *, pool_size: int = 5, max_overflow: int = 10, application_name: str = "opagent"
-) -> Engine:
+def connect(url: str, *, pool_size: int = 5, max_overflow: int = 10, application_name: str = "opagent") -> Engine:
     """An engine whose every connection runs as a role without SUPERUSER and BYPASSRLS.
 
     A login that could bypass row-level security drops to APPLICATION_ROLE, which `opagent db upgrade` creates.

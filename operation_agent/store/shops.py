@@ -47,7 +47,7 @@ class Shop:
         return self.clock(base).now()
 
 
-_COLUMNS = "id, slug, name, currency, time_zone, sandbox, clock_offset, margin_rate, seed, settings"
+_SELECT = "SELECT id, slug, name, currency, time_zone, sandbox, clock_offset, margin_rate, seed, settings FROM shops"
 
 
 def _shop(row: Row[Any]) -> Shop:
@@ -56,7 +56,8 @@ def _shop(row: Row[Any]) -> Shop:
 
 def create_shop(
     engine: Engine, *, slug: str, name: str, currency: str, time_zone: str = "UTC", sandbox: bool = False,
-    seed: str | None = None, margin_rate: Decimal = Decimal("0.4"), starts_at: datetime | None = None, actor: str = "system",
+    seed: str | None = None, margin_rate: Decimal = Decimal("0.4"), starts_at: datetime | None = None,
+    actor: str = "system",
 ) -> Shop:  # fmt: skip
     """Make a shop. `starts_at` sets a sandbox's clock. Raises Rejected or Conflict with what to change."""
     minor_digits(currency)
@@ -77,24 +78,23 @@ def create_shop(
         with for_system(engine) as session:
             session.execute(
                 text(
-                    "INSERT INTO shops (id, slug, name, currency, time_zone, sandbox, clock_offset, margin_rate, seed, created_at)"
-                    " VALUES (:id, :slug, :name, :currency, :time_zone, :sandbox, :clock_offset, :margin_rate, :seed, :now)"
+                    "INSERT INTO shops (id, slug, name, currency, time_zone, sandbox, clock_offset, margin_rate, seed,"
+                    " created_at) VALUES (:id, :slug, :name, :currency, :time_zone, :sandbox, :clock_offset,"
+                    " :margin_rate, :seed, :now)"
                 ),
                 values,
             )
     except IntegrityError as error:
         if "shops_slug_key" in str(error.orig):
             raise Conflict(f"a shop named {slug!r} exists already", where="slug") from None
-        raise Rejected(
-            "a shop's slug is lower-case letters, digits and hyphens, at most 63", where="slug"
-        ) from None
+        raise Rejected("a shop's slug is lower-case letters, digits and hyphens, at most 63", where="slug") from None
     with for_shop(engine, shop_id) as session:
         audit.record(session, shop_id, at=now, actor=actor, verb="shop.created", subject=f"shop:{slug}")
         return load_shop(session, shop_id)
 
 
 def load_shop(session: Session, shop_id: UUID) -> Shop:
-    row = session.execute(text(f"SELECT {_COLUMNS} FROM shops WHERE id = :id"), {"id": shop_id}).one_or_none()
+    row = session.execute(text(_SELECT + " WHERE id = :id"), {"id": shop_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no shop {shop_id}")
     return _shop(row)
@@ -102,16 +102,14 @@ def load_shop(session: Session, shop_id: UUID) -> Shop:
 
 def find_shop(session: Session, name: str) -> Shop:
     """By slug or id, in system scope (or the shop's own)."""
-    row = session.execute(
-        text(f"SELECT {_COLUMNS} FROM shops WHERE slug = :name OR id::text = :name"), {"name": name}
-    ).one_or_none()
+    row = session.execute(text(_SELECT + " WHERE slug = :name OR id::text = :name"), {"name": name}).one_or_none()
     if row is None:
         raise NotFound(f"there is no shop {name!r}; `opagent shop list` shows them")
     return _shop(row)
 
 
 def list_shops(session: Session) -> list[Shop]:
-    return [_shop(row) for row in session.execute(text(f"SELECT {_COLUMNS} FROM shops ORDER BY slug"))]
+    return [_shop(row) for row in session.execute(text(_SELECT + " ORDER BY slug"))]
 
 
 def move_clock(session: Session, shop: Shop, to: datetime, *, base: Clock = SYSTEM) -> Shop:
@@ -121,9 +119,7 @@ def move_clock(session: Session, shop: Shop, to: datetime, *, base: Clock = SYST
     now = base.now()
     if to < now + shop.clock_offset:
         raise Rejected("a shop's clock only goes forward", where="to")
-    session.execute(
-        text("UPDATE shops SET clock_offset = :offset WHERE id = :id"), {"offset": to - now, "id": shop.id}
-    )
+    session.execute(text("UPDATE shops SET clock_offset = :offset WHERE id = :id"), {"offset": to - now, "id": shop.id})
     return load_shop(session, shop.id)
 
 
