@@ -128,9 +128,9 @@ class Post:
 
 
 def label_of(message: Message, strategies: Mapping[str, str]) -> str:
-    """The strategy a message belongs to: by the rule in front of its dedupe key; an unknown rule's own key."""
+    """The strategy a message belongs to, by the rule in front of its dedupe key ('<strategy>/<rule>:…')."""
     rule = message.key.split(":", 1)[0]
-    return message.custom_args.get("strategy") or strategies.get(rule, rule)
+    return message.custom_args.get("strategy") or strategies.get(rule) or rule.split("/", 1)[0]
 
 
 def _instant(stamp: str | None) -> datetime | None:

@@ -193,7 +193,7 @@ class TinyAgent:
     def _act(self) -> None:
         """Out of order on purpose, and each message twice: an agent is as parallel as it likes."""
         for user in sorted(self.new_carts, reverse=self.flaky):
-            key = f"cart:1:{user}:{self.now.date()}"
+            key = f"carts/left:1:{user}:{self.now.date()}"
             code = f"C-{digest_id(key).hex[:10].upper()}"
             ends = (self.now + timedelta(days=7, seconds=self.calls % 60)).isoformat()
             coupon = {"title": code, "code": code, "startsAt": self.now.isoformat(), "endsAt": ends,
@@ -224,7 +224,7 @@ def simulate(*, flaky: bool) -> tuple[dict, TinyAgent]:
     with Server(tiny.handle) as server:
         agent = Agent(Access(server.url, "s", "write", "admin", "secret", pem.decode()), patience=20)
         try:
-            result = Run(agent, Mailboxes(providers), draw(history, 3), seed=3, days=12, strategies={"cart": "carts"})()
+            result = Run(agent, Mailboxes(providers), draw(history, 3), seed=3, days=12)()
         finally:
             agent.close()
     return result, tiny
