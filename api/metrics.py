@@ -200,7 +200,7 @@ SELECT channel, width_bucket(seconds, CAST(:bounds AS double precision[])) AS bu
 FROM (SELECT a.channel, extract(epoch FROM a.called_at - a.event_received_at)::double precision AS seconds
       FROM actions AS a
       WHERE a.shop_id = :shop AND NOT a.held_out AND a.called_at IS NOT NULL
-        AND a.event_received_at IS NOT NULL AND a.due_at <= a.decided_at) AS calls
+        AND a.event_received_at IS NOT NULL) AS calls
 GROUP BY channel, bucket
 """)
 

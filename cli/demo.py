@@ -87,6 +87,9 @@ class Api:
     def post(self, path: str, body: Any) -> Any:
         return self._call("POST", path, json=body, headers={"Idempotency-Key": secrets.token_hex(12)})
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body)
+
     def put(self, path: str, body: Any) -> Any:
         return self._call("PUT", path, json=body)
 
@@ -240,6 +243,7 @@ def _group(sandbox: Sandbox, console: Console) -> None:
 def _live(sandbox: Sandbox, console: Console, *, days: int, seed: int) -> dict[str, Any]:
     """Start the strategies, then let the simulated shop live for `days` days. Returns the simulator's truth."""
     api = Api(sandbox)
+    api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": {"clustering.fit": "15 3 * * mon"}}})
     for template in STRATEGIES:
         api.post("/api/strategies", {"template": template, "state": "live"})
     with tempfile.TemporaryDirectory(prefix="opagent-simulator-") as folder:

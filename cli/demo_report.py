@@ -45,7 +45,9 @@ def show(report: dict[str, Any]) -> None:
     """Print the tables to standard output."""
     from rich.console import Console
 
-    console = Console(width=None, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width of its own
     for table in (_rows, _clusters, _strategies, _decisions, _actions, _effects):
         console.print()
         console.print(table(report))

@@ -55,10 +55,10 @@ def plan(session: Session, shop: Shop, decisions: Sequence[Decision], *, created
     planned = [action for decision in decisions if decision.arm for action in _steps(shop, decision)]
     if not planned:
         return 0
-    new = _insert(session, shop.id, planned, created_at)
+    now = created_at + shop.clock_offset
+    new = _insert(session, shop.id, planned, created_at, now)
     ours = [action for action in planned if action.id in new]
     refused = _reserve(session, shop.id, ours, created_at)
-    now = created_at + shop.clock_offset
     due = {
         action.step.channel
         for action in ours
@@ -142,7 +142,8 @@ RETURNING id
 """
 
 
-def _insert(session: Session, shop_id: UUID, planned: Sequence[Planned], at: datetime) -> set[UUID]:
+def _insert(session: Session, shop_id: UUID, planned: Sequence[Planned], at: datetime, now: datetime) -> set[UUID]:
+    """`at` is system time, `now` shop time: what is due later than that has no latency of ours to tell."""
     written = sorted(planned, key=lambda action: action.dedupe_key)  # two writers meet in one order
     rows = session.execute(
         text(_INSERT),
@@ -170,7 +171,7 @@ def _insert(session: Session, shop_id: UUID, planned: Sequence[Planned], at: dat
             "costs": [one.cost_minor for one in written],
             "budgets": [one.decision.budget_id if one.reserve_minor else None for one in written],
             "reserved": [one.reserve_minor if one.decision.budget_id else 0 for one in written],
-            "received": [one.decision.event_received_at for one in written],
+            "received": [one.decision.event_received_at if one.due_at <= now else None for one in written],
         },
     )
     return set(rows.scalars())

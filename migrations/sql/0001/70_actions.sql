@@ -57,7 +57,7 @@ CREATE TABLE actions (
   budget_id      uuid,
   reserved_minor bigint NOT NULL DEFAULT 0,
   approved_by    text,                      -- NULL: no person was needed
-  event_received_at timestamptz,            -- system time of the triggering event's receipt
+  event_received_at timestamptz,            -- system time of the triggering event's receipt; NULL: planned for later
   called_at      timestamptz,               -- system time of the first call to the provider
   sent_at        timestamptz,               -- shop time
   created_at     timestamptz NOT NULL,      -- system time
