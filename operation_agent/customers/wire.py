@@ -13,6 +13,7 @@ from typing import Any, overload
 from uuid import UUID
 
 import numpy as np
+import psycopg
 from sqlalchemy.orm import Session
 
 _FORMATS = {
@@ -55,11 +56,17 @@ def blank(kind: np.dtype, count: int) -> np.ndarray:
     return rows
 
 
+def _driver(session: Session) -> psycopg.Connection[Any]:
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return connection
+
+
 def copy_out(
     session: Session, query: str, values: Mapping[str, Any], kind: np.dtype, *, bulk: bool = False
 ) -> np.ndarray:
     """The rows of `query` (psycopg parameters), none of whose fields is NULL. `bulk`: let it use much memory."""
-    connection = session.connection().connection.driver_connection
+    connection = _driver(session)
     buffer = bytearray()
     with connection.cursor() as cursor:
         if bulk:
@@ -77,7 +84,7 @@ def copy_out(
 
 def copy_in(session: Session, target: str, rows: np.ndarray) -> None:
     """Append rows made with `blank` to `target` (a table and its columns)."""
-    connection = session.connection().connection.driver_connection
+    connection = _driver(session)
     with connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN (FORMAT binary)") as copy:
         copy.write(_SIGNATURE)
         for start in range(0, len(rows), 10_000):
