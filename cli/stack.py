@@ -69,6 +69,8 @@ class Stack:
             [(servers, self._prepare_database), (self._children(), lambda: None)],
             self.data_dir / "children.json",
             self.say,
+            # a worker that could not acknowledge its last message keeps waiting for it, and takes no other
+            followers={"redis": ["worker"]},
         )
         self._cleanup.callback(datafolder.withdraw, self.data_dir)
         self._cleanup.callback(self.supervisor.stop)

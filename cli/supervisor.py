@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import SubprocessError
@@ -32,14 +32,27 @@ class _State:
     pause: float = FIRST_PAUSE
     started: float = 0.0
     due: float | None = None  # when to start it again; None while it runs
+    deadline: float | None = None  # when to kill it, since it was asked to stop and has not
+    reason: str = ""  # why it was asked to stop
     process: OwnedProcess | None = None
 
 
 class Supervisor:
-    """`phases` are started one after the other; each is a list of parts and what to do once they run."""
+    """`phases` are started one after the other; each is a list of parts and what to do once they run.
 
-    def __init__(self, phases: Sequence[tuple[Sequence[Part], Callable[[], None]]], record: Path, say: Say):
+    `followers` names the parts that are started anew after another one was.
+    """
+
+    def __init__(
+        self,
+        phases: Sequence[tuple[Sequence[Part], Callable[[], None]]],
+        record: Path,
+        say: Say,
+        *,
+        followers: Mapping[str, Sequence[str]] | None = None,
+    ):
         self._phases = phases
+        self._followers = followers or {}
         self._record = record
         self._say = say
         self._states: list[_State] = []
@@ -69,7 +82,7 @@ class Supervisor:
             self._thread.join()
 
     def restart(self, name: str, reason: str) -> None:
-        """Have a part that runs, but does nothing, killed and started again."""
+        """Have a part that runs stopped, or killed when it does not stop, and started again."""
         self._wanted_restarts.put((name, reason))
 
     def alive(self) -> bool:
@@ -113,23 +126,27 @@ class Supervisor:
 
     def _tend(self, state: _State) -> None:
         now = monotonic()
-        if state.due is not None:
-            if now >= state.due:
-                try:
-                    self._launch(state)
-                except (AgentError, OSError, SubprocessError) as error:
-                    self._plan_restart(state, f"did not start: {error}")
-            return
-        reason = state.part.ended()
-        if reason is not None:
-            self._plan_restart(state, reason)
+        if state.due is None:
+            reason = state.part.ended()
+            if reason is not None:
+                self._plan_restart(state, state.reason or reason)
+            elif state.deadline is not None and now >= state.deadline:
+                state.part.kill()
+        elif now >= state.due:
+            try:
+                self._launch(state)
+            except (AgentError, OSError, SubprocessError) as error:
+                self._plan_restart(state, f"did not start: {error}")
+                return
+            for name in self._followers.get(state.part.name, ()):
+                self.restart(name, f"starts anew with {state.part.name}")
 
     def _plan_restart(self, state: _State, reason: str) -> None:
         now = monotonic()
         if now - state.started >= HEALTHY_AFTER:
             state.pause = FIRST_PAUSE
         state.part.kill()
-        state.due = now + state.pause
+        state.due, state.deadline, state.reason = now + state.pause, None, ""
         self._say("supervisor", f"{state.part.name} {reason}; it starts again in {state.pause:.1f} s")
         state.pause = min(state.pause * 2, LONGEST_PAUSE)
 
@@ -138,8 +155,9 @@ class Supervisor:
             while True:
                 name, reason = self._wanted_restarts.get_nowait()
                 for state in self._states:
-                    if state.part.name == name and state.due is None:
-                        self._plan_restart(state, reason)
+                    if state.part.name == name and state.due is None and state.deadline is None:
+                        state.deadline, state.reason = monotonic() + _GRACE, reason
+                        state.part.ask_to_stop()
 
     def _stop_all(self) -> None:
         """The parts started last first: processes of ours together, then the servers they talk to."""

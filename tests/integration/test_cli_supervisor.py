@@ -133,6 +133,23 @@ def test_a_restart_can_be_asked_for(tmp_path, say):
         supervisor.stop()
 
 
+def test_a_follower_starts_anew_when_what_it_follows_was_restarted(tmp_path, say):
+    parts = [child("one", SLEEP, tmp_path, say), child("two", SLEEP, tmp_path, say)]
+    supervisor = Supervisor([(parts, lambda: None)], tmp_path / "c.json", say, followers={"one": ["two"]})
+    supervisor.start()
+    try:
+        first = supervisor.pids()
+        os.kill(first["two"], signal.SIGKILL)
+        assert eventually(lambda: supervisor.pids()["two"] != first["two"])
+        second = supervisor.pids()
+        assert second["one"] == first["one"]
+        os.kill(second["one"], signal.SIGKILL)
+        assert eventually(lambda: supervisor.pids()["two"] != second["two"])
+        assert any("two starts anew with one" in line for line in say.of("supervisor"))
+    finally:
+        supervisor.stop()
+
+
 def test_leftovers_of_a_killed_supervisor_are_found_by_pid_and_start(tmp_path, say):
     environment = {**os.environ, "OPAGENT_DATA_DIR": str(tmp_path)}
     quiet = {"start_new_session": True, "stdout": subprocess.DEVNULL}
