@@ -2,8 +2,8 @@
 broker came back (celery#8030, #8384, #10205), an API that no longer answers.
 
 Progress is read from the database, because that is where work is done or not: the head of a queue that stays the
-same for three quarters of a minute is a worker that does not work. Each time in a row the patience doubles, so that a job
-that is only slow comes to its end.
+same for three quarters of a minute is a worker that does not work. Each time in a row the patience doubles, so that a
+job that is only slow comes to its end.
 """
 
 from __future__ import annotations

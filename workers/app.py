@@ -32,7 +32,7 @@ ROUTES = {
     "effects.compare": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
-"""Seconds for a task of `events` and `actions`; their loops stop by themselves after two or five. Jobs have their own."""
+"""Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""
 
 JOB_TIME_LIMIT = 1500
 VISIBILITY = 3600

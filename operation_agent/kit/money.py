@@ -32,9 +32,7 @@ def to_minor(amount: object, currency: str) -> int:
     Raises Rejected when it is not a finite number, or larger than MAXIMUM_MINOR.
     """
     if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
-        raise Rejected(
-            f"an amount is a number or a decimal string, not {type(amount).__name__}", code="amount"
-        )
+        raise Rejected(f"an amount is a number or a decimal string, not {type(amount).__name__}", code="amount")
     digits = minor_digits(currency)
     try:
         value = Decimal(str(amount))

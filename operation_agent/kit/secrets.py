@@ -22,9 +22,7 @@ def secret_key(settings: Settings) -> str:
     """
     if settings.secret_key is not None:
         if len(settings.secret_key) < 32:
-            raise Rejected(
-                "OPAGENT_SECRET_KEY is shorter than 32 characters; `openssl rand -hex 32` makes one"
-            )
+            raise Rejected("OPAGENT_SECRET_KEY is shorter than 32 characters; `openssl rand -hex 32` makes one")
         return settings.secret_key
     path = Path(settings.data_dir) / "secret.key"
     try:
