@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -383,7 +382,6 @@ def measure(*, seconds: float, first: float) -> dict[str, Any]:
         "sustained_per_second": best["offered_per_second"] if best else 0.0,
         "share_with_call": best["calls"] / best["events"] if best else None,
         "sustained_to_bare": best["offered_per_second"] / bare if best else 0.0, "aims": AIMS, "cpus": os.cpu_count(),
-        "threads": threading.active_count(),
     }  # fmt: skip
 
 
