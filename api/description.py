@@ -47,8 +47,8 @@ def describe_security(app: FastAPI) -> None:
         document.setdefault("components", {})["securitySchemes"] = _SCHEMES
         for route, requirement in routes(app):
             operations = document["paths"].get(route.path, {})
-            for method in (getattr(route, "methods", None) or ()) if requirement else ():
-                if method.lower() in operations:
+            for method in getattr(route, "methods", None) or ():
+                if requirement is not None and method.lower() in operations:
                     operations[method.lower()]["security"] = [{scheme: []} for scheme in _SCHEMES]
                     operations[method.lower()]["x-permission"] = requirement.permission
         return document

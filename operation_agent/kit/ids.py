@@ -14,7 +14,7 @@ def new_id() -> UUID:
 
 def digest(*parts: str) -> bytes:
     """128 bits of SHA-256 over the parts (length-prefixed, so ('a','bc') is not ('ab','c'))."""
-    pieces = []
+    pieces: list[bytes] = []
     for part in parts:
         raw = part.encode()
         pieces += (len(raw).to_bytes(4, "big"), raw)

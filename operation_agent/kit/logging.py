@@ -31,4 +31,5 @@ def configure(component: str, *, level: str = "INFO", json: bool = False) -> Non
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    return structlog.get_logger(name)
+    made: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return made

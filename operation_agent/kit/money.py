@@ -22,7 +22,7 @@ def minor_digits(currency: str) -> int:
 
     if currency not in get_global("all_currencies"):
         raise Rejected(f"{currency!r} is not an ISO 4217 currency code such as USD or CNY", code="currency")
-    fractions = get_global("currency_fractions")
+    fractions: dict[str, tuple[int, int, int, int]] = get_global("currency_fractions")
     return fractions.get(currency, fractions["DEFAULT"])[0]
 
 

@@ -11,6 +11,7 @@ cannot publish it before our rows are visible. Ring last in a transaction, to ho
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
@@ -29,7 +30,7 @@ ON CONFLICT (shop_id, topic, key) DO UPDATE SET rings = outbox.rings + 1
 """
 
 
-def ring(session: Session, shop_id: UUID, wake_ups: Iterable[tuple[str, str]], *, at) -> None:  # type: ignore[no-untyped-def]
+def ring(session: Session, shop_id: UUID, wake_ups: Iterable[tuple[str, str]], *, at: datetime) -> None:
     """Write wake-ups `(topic, key)` for a shop; `at` is system time. Sorted, so that two writers cannot deadlock."""
     pairs = sorted(set(wake_ups))
     if not pairs:
