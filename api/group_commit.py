@@ -139,7 +139,7 @@ class GroupCommitter:
         for shop_id, indexes in by_shop.items():
             events = [event for index in indexes for event in group[index].events]
             try:
-                together = self._store_shop(shop_id, events)
+                together = self._store_reconnecting(shop_id, events)
             except Exception as error:  # noqa: BLE001 - whatever it is, its requests must be told
                 for index in indexes:
                     results[index] = unavailable(error) or error
@@ -147,6 +147,18 @@ class GroupCommitter:
             if together is not _ALL_NEW:
                 _share_out(together, indexes, group, results)
         return results
+
+    def _store_reconnecting(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
+        """A connection that died while idle shows it only when used: then once more, on a new one.
+
+        Nothing is stored twice by that, even if the first commit did arrive: its events are then duplicates.
+        """
+        try:
+            return self._store_shop(shop_id, events)
+        except psycopg.OperationalError:
+            if self._connection.is_open:
+                raise
+            return self._store_shop(shop_id, events)
 
     def _store_shop(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
         """One transaction; if the data is what is wrong, halves, until only the wrong events are refused."""

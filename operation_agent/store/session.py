@@ -69,6 +69,11 @@ class HeldConnection:
             if connection.closed:
                 self._throw_away()
 
+    @property
+    def is_open(self) -> bool:
+        """False before the first use and after the connection broke."""
+        return self._pooled is not None
+
     def close(self) -> None:
         """Give the connection back to the pool."""
         if self._pooled is not None:

@@ -450,9 +450,10 @@ def test_a_database_that_cannot_store_is_503_for_all_in_the_group(engine, shop_i
     assert [type(result) for result in results] == [Retryable, Retryable]
 
 
-def test_a_database_that_is_gone_is_503_and_comes_back(postgres, database_url, engine, shop_id, key):
+def test_a_database_that_is_gone_is_503_and_comes_back(request, postgres, database_url, engine, shop_id, key):
     """The key is known from the cache for two seconds, so both the look-up and the commit meet a dead database."""
     own = connect(database_url, pool_size=2)
+    request.addfinalizer(own.dispose)
     with listening(create_app(own)) as address, httpx.Client(base_url=address, timeout=30) as client:
         assert send(client, key, "track", track(messageId="1")).status_code == 200
         with psycopg.connect(postgres.superuser_url(), autocommit=True) as admin:
@@ -473,5 +474,4 @@ def test_a_database_that_is_gone_is_503_and_comes_back(postgres, database_url, e
                 admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         answer = send(client, key, "track", track(messageId="2"))
         assert answer.status_code == 200, answer.text
-    own.dispose()
     assert sorted(stored(engine, shop_id)) == ["1", "2"]
