@@ -53,9 +53,10 @@ check: .venv/.installed  ## format, lint, types, import rules, house rules
 	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@.venv/bin/hadolint Dockerfile
 
-format: .venv/.installed  ## rewrite the sources in the house format
+format: .venv/.installed  ## rewrite the sources in the house format, and the reference pages from them
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+	@$(PY) docs/reference/generate.py
 
 bench: .venv/.demo-data  ## the measured comparisons of bench/
 	@.venv/bin/opagent bench

@@ -22,8 +22,8 @@ def minor_digits(currency: str) -> int:
 
     if currency not in get_global("all_currencies"):
         raise Rejected(f"{currency!r} is not an ISO 4217 currency code such as USD or CNY", code="currency")
-    fractions: dict[str, tuple[int, int, int, int]] = get_global("currency_fractions")
-    return fractions.get(currency, fractions["DEFAULT"])[0]
+    fractions = get_global("currency_fractions")
+    return int(fractions.get(currency, fractions["DEFAULT"])[0])
 
 
 def to_minor(amount: object, currency: str) -> int:
