@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from operation_agent.actions import planning
+from operation_agent.actions import planning, reconciler
 from operation_agent.clustering import membership
 from operation_agent.customers import features, history, identity
 from operation_agent.customers.identity import Resolved
@@ -21,6 +21,7 @@ from operation_agent.decision import batch, schedule
 from operation_agent.decision.facts import Trigger
 from operation_agent.events.event import Event
 from operation_agent.feedback import ledger, outcomes
+from operation_agent.kit.ids import as_uuid
 from operation_agent.store.shops import Shop
 from operation_agent.strategies import live
 
@@ -50,6 +51,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     history.apply(session, shop, events, people)
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)
+    _settle_unknown(session, shop, events, recorded_at)
     triggers = _triggers(session, shop, events, people, recorded_at)
     decisions, actions = decide(session, shop, triggers, _latest(events, people, triggers), recorded_at=recorded_at)
     return Observed(len(events), len(triggers), decisions, actions)
@@ -84,6 +86,18 @@ def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, r
         decisions, _ = decide(session, shop, triggers, [], recorded_at=recorded_at)
         made += decisions
     return made
+
+
+def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recorded_at: datetime) -> None:
+    """A provider that reports on a message has it: an action whose outcome was unknown was sent."""
+    proofs: dict[str, list[reconciler.Evidence]] = {}
+    for event in events:
+        action_id = as_uuid(event.properties.get("action_id")) if event.type.startswith("email.") else None
+        if action_id is not None:
+            seen = reconciler.Evidence(action_id, event.properties.get("provider_ref"), event.occurred_at)
+            proofs.setdefault(event.source, []).append(seen)
+    for provider, evidence in proofs.items():
+        reconciler.accept_evidence(session, shop, provider, evidence, at=recorded_at)
 
 
 def _triggers(

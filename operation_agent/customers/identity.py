@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from operation_agent.events.event import Event
 from operation_agent.kit.errors import Retryable
+from operation_agent.kit.ids import as_uuid
 from operation_agent.store.shops import Shop
 
 from . import merging
@@ -94,7 +95,7 @@ def _owners(session: Session, shop_id: UUID, wanted: Sequence[Identity]) -> dict
             "shop_id": shop_id,
             "kinds": [kind for kind, _ in own],
             "values": [value for _, value in own],
-            "actions": [value for kind, value in wanted if kind == ACTION and _is_uuid(value)],
+            "actions": [value for kind, value in wanted if kind == ACTION and as_uuid(value)],
         },
     )
     people: dict[UUID, Person] = {}
@@ -102,14 +103,6 @@ def _owners(session: Session, shop_id: UUID, wanted: Sequence[Identity]) -> dict
     for kind, value, *columns in rows:
         owners[(kind, value)] = people.setdefault(columns[0], Person(*columns))
     return owners
-
-
-def _is_uuid(value: str) -> bool:
-    try:
-        UUID(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _insert_identities(session: Session, shop_id: UUID, linker: Linker) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import CursorResult, text
 from sqlalchemy.orm import Session
 
 from operation_agent.events.event import Event
+from operation_agent.kit.ids import as_uuid
 from operation_agent.store.shops import Shop
 
 from .attribution import WINDOW, Touch, credit, message_kind
@@ -45,7 +46,7 @@ def apply(session: Session, shop: Shop, events: Sequence[Event], people: Mapping
 def _of_messages(session: Session, shop: Shop, events: Sequence[Event]) -> list[Outcome]:
     if not events:
         return []
-    named = [_uuid(event.properties.get("action_id")) for event in events]
+    named = [as_uuid(event.properties.get("action_id")) for event in events]
     refs = [event.properties.get("provider_ref") for event in events]
     rows = session.execute(
         text(
@@ -195,10 +196,3 @@ def _write(session: Session, shop: Shop, outcomes: Sequence[Outcome]) -> int:
         },
     )
     return cast("CursorResult[Any]", written).rowcount
-
-
-def _uuid(value: object) -> UUID | None:
-    try:
-        return UUID(str(value))
-    except ValueError:
-        return None

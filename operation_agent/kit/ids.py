@@ -12,6 +12,14 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def as_uuid(value: object) -> UUID | None:
+    """The id that a text from outside is, or None when it is none."""
+    try:
+        return UUID(str(value)) if value is not None else None
+    except ValueError:
+        return None
+
+
 def digest(*parts: str) -> bytes:
     """128 bits of SHA-256 over the parts (length-prefixed, so ('a','bc') is not ('ab','c'))."""
     pieces: list[bytes] = []
