@@ -58,7 +58,7 @@ FILL = (
            CASE WHEN v < 0.06 THEN 1 + floor(random() * 2) ELSE 0 END::int AS carts
     FROM (SELECT n, random() AS u, random() AS v FROM generate_series(1, %(customers)s) n) AS d""",
     """INSERT INTO customers (shop_id, id, random_key, first_seen_at, last_seen_at, created_at)
-    SELECT %(shop)s, id, gen_random_uuid(), %(at)s - interval '700 days', %(at)s, %(at)s FROM people ORDER BY id""",
+    SELECT %(shop)s, id, md5(id::text)::uuid, %(at)s - interval '700 days', %(at)s, %(at)s FROM people ORDER BY id""",
     """INSERT INTO orders (shop_id, id, source_order_id, customer_id, ordered_at, currency, total_minor, discount_minor,
                            quantity, updated_at, event_id)
     SELECT %(shop)s, gen_random_uuid(), p.id || '-' || o, p.id,
