@@ -23,7 +23,7 @@ from operation_agent.kit.errors import AgentError
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 HEALTHY_AFTER = 30.0
 _TICK = 0.1
-_GRACE = 5.0  # seconds a part has to finish what it is doing; all in all a stop takes less than ten
+_GRACE = 4.0  # seconds a part has to finish what it is doing; all in all a stop takes less than ten
 
 
 @dataclass
