@@ -16,6 +16,7 @@ from api import errors
 from api.cross_origin import TrackingFromAnywhere
 from api.description import describe_security
 from api.group_commit import GroupCommitter
+from api.hot_path import HotPathApp
 from api.limits import BodyLimit
 from api.metrics import RequestMetrics
 from api.routes import (
@@ -95,7 +96,7 @@ def create_app(engine: Engine | None = None) -> FastAPI:
         finally:
             await app.state.services.close(dispose=engine is None)
 
-    app = FastAPI(
+    app = HotPathApp(
         title="Operation Agent",
         version="0.1.0",
         lifespan=lifespan,
@@ -109,6 +110,8 @@ def create_app(engine: Engine | None = None) -> FastAPI:
     app.add_middleware(RequestMetrics)
     for router in ROUTERS:
         app.include_router(router)
+    app.hot_paths = frozenset(tracking.HOT)
+    app.hot_app = RequestMetrics(TrackingFromAnywhere(BodyLimit(tracking.serve_hot)))
     describe_security(app)
     return app
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PREFLIGHT = [
@@ -31,7 +30,7 @@ class TrackingFromAnywhere:
 
         async def allow(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Access-Control-Allow-Origin"] = "*"
+                message["headers"] = [*message["headers"], (b"access-control-allow-origin", b"*")]
             await send(message)
 
         await self._app(scope, receive, allow)

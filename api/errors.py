@@ -87,9 +87,21 @@ def unavailable(error: Exception) -> Retryable | None:
     return None
 
 
-async def _agent_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, AgentError)
-    return of_error(error)
+def of_any(request: Request, error: Exception) -> ProblemResponse:
+    """Any failure as a problem document; one that is nobody's but ours is logged, and its details stay with us."""
+    if isinstance(error, AgentError):
+        return of_error(error)
+    log = structlog.get_logger("api")
+    retryable = unavailable(error)
+    if retryable is not None:
+        log.warning("database unavailable", path=request.url.path, error=str(error)[:300])
+        return of_error(retryable)
+    log.error("unexpected error", path=request.url.path, exc_info=error)
+    return problem(500, "internal", "an unexpected error; the server's log has it")
+
+
+async def _any_error(request: Request, error: Exception) -> Response:
+    return of_any(request, error)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -108,28 +120,15 @@ async def _invalid_request(_request: Request, error: Exception) -> Response:
     return problem(400, "invalid", f"{first['where']}: {first['reason']}", where=first["where"], errors=errors)
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
-    retryable = unavailable(error)
-    if retryable is not None:
-        structlog.get_logger("api").warning("database unavailable", path=request.url.path, error=str(error)[:300])
-        return of_error(retryable)
-    return await _bug(request, error)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    structlog.get_logger("api").error("unexpected error", path=request.url.path, exc_info=error)
-    return problem(500, "internal", "an unexpected error; the server's log has it")
-
-
 def install(app: FastAPI) -> None:
     """Translate every error of the app."""
-    app.add_exception_handler(AgentError, _agent_error)
+    app.add_exception_handler(AgentError, _any_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(PoolTimeout, _database_error)
-    app.add_exception_handler(DBAPIError, _database_error)
-    app.add_exception_handler(psycopg.Error, _database_error)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(PoolTimeout, _any_error)
+    app.add_exception_handler(DBAPIError, _any_error)
+    app.add_exception_handler(psycopg.Error, _any_error)
+    app.add_exception_handler(Exception, _any_error)
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

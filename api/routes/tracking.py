@@ -7,19 +7,20 @@ stored, the bad ones listed by index with the reason; a request in which nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api import json_body
 from api.dependencies import Requires, caller_of_key
-from api.errors import problem
+from api.errors import of_any, problem
 from api.metrics import count_events
 from api.services import Services, services
 from operation_agent.access.principal import Principal
@@ -33,6 +34,7 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop, load_shop
 
 Message = dict[str, Any]
+Endpoint = Callable[[Request, Principal], Coroutine[Any, Any, Response]]
 _ONE_ACCEPTED = b'{"success":true,"accepted":1,"duplicates":0,"rejected":0,"errors":[]}'
 _ONE_DUPLICATE = b'{"success":true,"accepted":0,"duplicates":1,"rejected":0,"errors":[]}'
 
@@ -50,26 +52,11 @@ class WriteKey(Requires):
         return await super().__call__(request)
 
 
-Tracker = Annotated[Principal, Depends(WriteKey("events:write"))]
+_WRITE_KEY = WriteKey("events:write")
+Tracker = Annotated[Principal, Depends(_WRITE_KEY)]
 
 
-class DirectRoute(APIRoute):
-    """Calls `(request, caller)` without FastAPI's solver of dependencies, which costs as much as the rest of a request.
-
-    The endpoint still declares its Tracker: the OpenAPI document and the check of every route read it from there.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        identify, answer = self.dependant.dependencies[0].call, self.endpoint
-        assert isinstance(identify, WriteKey)
-
-        async def handle(request: Request) -> Response:
-            return await answer(request, await identify(request))
-
-        return handle
-
-
-router = APIRouter(tags=["tracking"], route_class=DirectRoute)
+router = APIRouter(tags=["tracking"])
 
 
 async def _current(shop: Shop, messages: list[Any], sent_at: object, held: Services) -> Shop:
@@ -257,6 +244,22 @@ _OWN: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Path:
+    path: str
+
+
+async def serve_hot(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI form of the endpoints of HOT: the same check of the caller, the same translation of errors."""
+    scope["route"] = path = _Path(scope["path"])  # for the metrics
+    request = Request(scope, receive)
+    try:
+        answer = await HOT[path.path](request, await _WRITE_KEY(request))
+    except Exception as error:  # noqa: BLE001 - translated, as at every border
+        answer = of_any(request, error)
+    await answer(scope, receive, send)
+
+
 def _described(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "requestBody": {
@@ -267,15 +270,18 @@ def _described(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _one(kind: str) -> Callable[[Request, Principal], Coroutine[Any, Any, Response]]:
+def _one(kind: str) -> Endpoint:
     async def take(request: Request, caller: Tracker) -> Response:
         return await _take_one(kind, request, caller)
 
     return take
 
 
+HOT: dict[str, Endpoint] = {"/v1/batch": batch}
+"""What api.hot_path serves without FastAPI's machinery; the routes below describe it, and serve it under a prefix."""
+
 for _kind in KINDS:
-    _take = _one(_kind)
+    _take = HOT[f"/v1/{_kind}"] = _one(_kind)
     router.add_api_route(
         f"/v1/{_kind}",
         _take,
@@ -286,6 +292,7 @@ for _kind in KINDS:
         openapi_extra=_described({**_COMMON, **_OWN[_kind]}),
     )
     if _kind != "screen":  # analytics.js shortens the paths
+        HOT[f"/v1/{_kind[0]}"] = _take
         router.add_api_route(f"/v1/{_kind[0]}", _take, methods=["POST"], name=f"{_kind}_short", include_in_schema=False)
 
 _MESSAGES = {"type": "array", "items": {"type": "object", "properties": _COMMON}}
