@@ -87,7 +87,8 @@ class Stack:
         marked = f"OPAGENT_DATA_DIR={self.data_dir}"
         stop_leftovers(self.data_dir / "children.json", marked=marked, say=self.say)
         EmbeddedRedis(self.data_dir).stop()
-        EmbeddedPostgres(self.data_dir).stop()
+        if (self.data_dir / "postgres.id").exists():
+            EmbeddedPostgres(self.data_dir).stop()
 
     def _servers(self) -> list[Part]:
         servers: list[Part] = []

@@ -25,7 +25,15 @@ from embedded.postgres import ROOT_HOME
 from operation_agent.store.engine import connect
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import find_shop
-from tests.acceptance.running import COMPONENTS, Running, clean_environment, eventually, opagent, still_running
+from tests.acceptance.running import (
+    CHILDREN,
+    COMPONENTS,
+    Running,
+    clean_environment,
+    eventually,
+    opagent,
+    still_running,
+)
 
 pytestmark = pytest.mark.acceptance
 
@@ -242,6 +250,24 @@ def test_a_start_after_kill_9_of_the_supervisor_takes_over(tmp_path):
             if running is not None:
                 running.stop()
         remove(data_dir)
+
+
+def test_given_servers_are_used_instead_of_embedded_ones(tmp_path, database_url, redis_server):
+    data_dir = tmp_path / "data"
+    given = {
+        "OPAGENT_DATABASE_URL": database_url, "OPAGENT_REDIS_URL": redis_server.url,
+        "OPAGENT_BROKER_URL": redis_server.broker_url,
+    }  # fmt: skip
+    running = Running(data_dir, environment=clean_environment(data_dir, **given))
+    try:
+        running.await_ready()
+        assert set(running.pids()) == set(CHILDREN)
+        assert not (data_dir / "postgres.id").exists()
+        looked = opagent(data_dir, "doctor", "--json", **given)
+        assert [one for one in json.loads(looked.stdout) if one["level"] == "fail"] == []
+    finally:
+        running.stop()
+    assert redis_server.answers(), "servers that were given are not ours to stop"
 
 
 def test_a_command_without_a_running_stack_uses_the_embedded_database_for_its_own_length(tmp_path):
