@@ -7,7 +7,7 @@ order) and, as the last statement, the outbox says that the partition has events
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -27,14 +27,10 @@ TOPIC = "events.process"
 
 _STORE = """
 WITH incoming AS MATERIALIZED (
-  SELECT * FROM ROWS FROM (
-    json_to_recordset(%(events)s) AS (
-      id uuid, source text, source_id text, type text, name text, occurred_at timestamptz, received_at timestamptz,
-      identity jsonb, properties jsonb, context jsonb),
-    unnest(%(digests)s), unnest(%(partitions)s)
-  ) WITH ORDINALITY
-    AS i (id, source, source_id, type, name, occurred_at, received_at, identity, properties, context,
-          digest, partition, position)
+  SELECT * FROM unnest(%(ids)s, %(digests)s, %(sources)s, %(source_ids)s, %(types)s, %(names)s, %(occurred)s,
+                       %(received)s, %(identities)s, %(properties)s, %(contexts)s, %(partitions)s) WITH ORDINALITY
+    AS i (id, digest, source, source_id, type, name, occurred_at, received_at, identity, properties, context,
+          partition, position)
 ), fresh AS (
   INSERT INTO event_keys (shop_id, digest, received_at)
   SELECT %(shop)s, digest, received_at FROM incoming ORDER BY digest
@@ -48,7 +44,7 @@ WITH incoming AS MATERIALIZED (
   INSERT INTO event_queue (shop_id, partition, event_id, received_at)
   SELECT %(shop)s, partition, id, received_at FROM incoming JOIN fresh USING (digest) ORDER BY position
 )
-SELECT digest FROM fresh
+SELECT digest FROM incoming WHERE digest NOT IN (SELECT digest FROM fresh)
 """
 # Sorted by digest, so that two writers with the same new events wait for each other and never deadlock.
 
@@ -95,23 +91,33 @@ def write(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]
             repeated.add(index)
     if not first:
         return IntakeResult(0, 0, frozenset())
-    chosen = [events[index] for index in first.values()] if repeated else list(events)
+    chosen = [events[index] for index in first.values()] if repeated else events
     partitions = [partition_of(event.identity) for event in chosen]
     with connection.pipeline():
-        stored = connection.execute(
-            _STORE,
-            {
-                "shop": shop_id,
-                "events": arrays.document(orjson.dumps(chosen)),
-                "digests": arrays.uuids(first),
-                "partitions": arrays.smallints(partitions),
-            },
-            prepare=True,
-        )
+        known = connection.execute(_STORE, _columns(shop_id, chosen, first.keys(), partitions), prepare=True)
         _ring(connection, shop_id, set(partitions), max(event.received_at for event in chosen))
-        fresh = {row[0].bytes for row in stored.fetchall()} if stored.rowcount != len(first) else first.keys()
-    repeated.update(index for key, index in first.items() if key not in fresh)
+        repeated.update(first[row[0].bytes] for row in known.fetchall())
     return IntakeResult(len(events) - len(repeated), len(repeated), frozenset(repeated))
+
+
+def _columns(
+    shop_id: UUID, events: Sequence[Event], digests: Collection[bytes], partitions: list[int]
+) -> dict[str, object]:
+    return {
+        "shop": shop_id,
+        "ids": arrays.uuids([event.id.bytes for event in events]),
+        "digests": arrays.uuids(digests),
+        "sources": arrays.texts([event.source for event in events]),
+        "source_ids": arrays.texts([event.source_id for event in events]),
+        "types": arrays.texts([event.type for event in events]),
+        "names": arrays.texts([event.name for event in events]),
+        "occurred": arrays.instants([event.occurred_at for event in events]),
+        "received": arrays.instants([event.received_at for event in events]),
+        "identities": arrays.documents([orjson.dumps(event.identity) for event in events]),
+        "properties": arrays.documents([orjson.dumps(event.properties) for event in events]),
+        "contexts": arrays.documents([orjson.dumps(event.context) for event in events]),
+        "partitions": arrays.smallints(partitions),
+    }
 
 
 def _ring(connection: psycopg.Connection, shop_id: UUID, partitions: set[int], at: datetime) -> None:

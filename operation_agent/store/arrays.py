@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,11 @@ from psycopg.types.array import ListDumper
 _HEAD = struct.Struct(">iiiii").pack  # dimensions, has NULLs, element type, length, lower bound
 _LENGTH = struct.Struct(">i").pack
 _SMALL = struct.Struct(">ih").pack
+_INSTANT = struct.Struct(">iq").pack
 _UUID_LENGTH = _LENGTH(16)
+_NULL = _LENGTH(-1)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,11 @@ class _Smallints(_Packed):
     pass
 
 
-class _Document(_Packed):
+class _Instants(_Packed):
+    pass
+
+
+class _Documents(_Packed):
     pass
 
 
@@ -53,7 +61,7 @@ class _PackedDumper(Dumper):
         return obj.data
 
 
-for _kind, _oid in ((_Uuids, 2951), (_Texts, 1009), (_Smallints, 1005), (_Document, 114)):
+for _kind, _oid in ((_Uuids, 2951), (_Texts, 1009), (_Smallints, 1005), (_Instants, 1185), (_Documents, 3807)):
     psycopg.adapters.register_dumper(_kind, type(f"{_kind.__name__}Dumper", (_PackedDumper,), {"oid": _oid}))
 
 
@@ -67,10 +75,17 @@ def uuids(values: Collection[bytes]) -> _Packed:
     return _Uuids(_head(2950, len(values)) + body)
 
 
-def texts(values: Collection[str]) -> _Packed:
-    """A text[]."""
-    raw = [value.encode() for value in values]
-    return _Texts(_head(25, len(raw)) + b"".join([piece for one in raw for piece in (_LENGTH(len(one)), one)]))
+def texts(values: Collection[str | None]) -> _Packed:
+    """A text[]; a value that stands there often is packed once."""
+    packed = {value: _text(value) for value in set(values)}
+    return _Texts(_head(25, len(values)) + b"".join([packed[value] for value in values]))
+
+
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    raw = value.encode()
+    return _LENGTH(len(raw)) + raw
 
 
 def smallints(values: Collection[int]) -> _Packed:
@@ -78,9 +93,22 @@ def smallints(values: Collection[int]) -> _Packed:
     return _Smallints(_head(21, len(values)) + b"".join([_SMALL(2, value) for value in values]))
 
 
-def document(text: bytes) -> _Packed:
-    """A JSON text as `json`."""
-    return _Document(text)
+def instants(values: Collection[datetime]) -> _Packed:
+    """A timestamptz[]; neighbours that are one object are packed once."""
+    pieces, last, packed = [_head(1184, len(values))], None, b""
+    for value in values:
+        if value is not last:
+            last, packed = value, _INSTANT(8, (value - _EPOCH) // _MICROSECOND)
+        pieces.append(packed)
+    return _Instants(b"".join(pieces))
+
+
+def documents(values: Collection[bytes]) -> _Packed:
+    """JSON texts as a jsonb[]."""
+    pieces = [_head(3802, len(values))]
+    for raw in values:
+        pieces += (_LENGTH(len(raw) + 1), b"\x01", raw)
+    return _Documents(b"".join(pieces))
 
 
 class ColumnDumper(ListDumper):
