@@ -27,15 +27,15 @@ from operation_agent.store.session import HeldConnection
 
 MOST_WAITING = 20_000
 """Events that may wait for a writer; about a second of work."""
-WRITERS = 2
-"""Groups on their way at once. The second writer works only on full groups: it packs while the first one's group is
-being stored, and the first one waits for the disk while the second one's is."""
+WRITERS = 3
+"""Groups on their way at once. All but one work only on full groups: one packs while another's group is being
+stored and a third waits for the disk. Measured by bench/intake.py: a third more events a second than one writer."""
 LARGEST_GROUP = 500
 """Events committed at once; larger groups gain little and make everybody in them wait."""
 GATHER = 0.003
 """Seconds a group gathers before it is committed, if the one before it was shared: a group costs a millisecond of two
 processors whatever its size, so ten groups of six requests cost more than one of sixty. Measured by bench/intake.py."""
-ENOUGH = 100
+ENOUGH = 200
 """Events that are committed without gathering more."""
 
 

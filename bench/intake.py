@@ -1,7 +1,7 @@
 """How fast events come in, beside what PostgreSQL and FastAPI do at best on the same machine in the same run.
 
 (a) psycopg COPY of the same rows, into a table like `events` with its index, and into a bare heap;
-(b) `POST /v1/batch` of 100 until committed; (c) single `POST /v1/track` on 64 connections until committed;
+(b) `POST /v1/batch` of 100 on 32 connections until committed; (c) single `POST /v1/track` on 64 connections until committed;
 (d) a FastAPI route that returns its JSON body, under the same uvicorn settings. Aims: b >= 0.3 a, c >= 0.35 d.
 The database is private, in a temporary folder, and durable (fsync on). Rounds alternate; the median counts.
 """
@@ -41,7 +41,7 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop, create_shop
 
 BATCH = 100
-BATCH_CONNECTIONS = 8
+BATCH_CONNECTIONS = 32
 SINGLE_CONNECTIONS = 64
 AIMS = {"batch": 0.3, "single": 0.35}
 
