@@ -1,7 +1,7 @@
 """How fast events come in, beside what PostgreSQL and FastAPI do at best on the same machine in the same run.
 
 (a) psycopg COPY of the same rows, into a table like `events` with its index, and into a bare heap;
-(b) `POST /v1/batch` of 100 on 32 connections until committed; (c) single `POST /v1/track` on 64 connections until committed;
+(b) `POST /v1/batch` of 100 on 32 connections and (c) single `POST /v1/track` on 64, both until committed;
 (d) a FastAPI route that returns its JSON body, under the same uvicorn settings. Aims: b >= 0.3 a, c >= 0.35 d.
 The database is private, in a temporary folder, and durable (fsync on). Rounds alternate; the median counts.
 """
@@ -195,8 +195,9 @@ def measure(rounds: int, events: int, singles: int) -> dict[str, Any]:
     with _prepared() as bench:
         _warm_up(bench)
         ran = [_round(bench, events, singles) for _ in range(rounds)]
-    figures: dict[str, Any] = {
-        name: median(one[name].get("rows_per_second", one[name].get("per_second")) for one in ran) for name in ran[0]
+    figures = {
+        name: median(float(one[name].get("rows_per_second") or one[name]["per_second"]) for one in ran)
+        for name in ran[0]
     }
     ratios = {
         "batch": median(one["batch"]["rows_per_second"] / one["copy"]["rows_per_second"] for one in ran),
