@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -73,19 +74,34 @@ def decide(
     table = features.compute(session, shop.id, [*targets, *others])
     features.store(session, shop.id, table)
     clusters = membership.update(session, shop.id, table).clusters
+    return _act_on(session, shop, triggers, table, clusters, recorded_at)
+
+
+def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, recorded_at: datetime) -> int:
+    """Decide a cron rule for every customer as of its due time `at` (UTC, shop time). Returns the decisions made.
+
+    Nobody did anything, so what is remembered of features and clusters stays: the clustering job renews it.
+    """
+    made = 0
+    for triggers in schedule.scheduled_triggers(session, shop, rule_id, at):
+        table = features.compute(session, shop.id, [(trigger.customer_id, trigger.at) for trigger in triggers])
+        clusters = membership.assign(session, shop.id, table).clusters
+        made += _act_on(session, shop, triggers, table, clusters, recorded_at)[0]
+    return made
+
+
+def _act_on(
+    session: Session,
+    shop: Shop,
+    triggers: Sequence[Trigger],
+    table: features.FeatureTable,
+    clusters: Sequence[Any],
+    recorded_at: datetime,
+) -> tuple[int, int]:
     if not triggers:
         return 0, 0
     decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
     return len(decisions), planning.plan(session, shop, decisions, created_at=recorded_at)
-
-
-def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, recorded_at: datetime) -> int:
-    """Decide a cron rule for every customer as of its due time `at` (UTC, shop time). Returns the decisions made."""
-    made = 0
-    for triggers in schedule.scheduled_triggers(session, shop, rule_id, at):
-        decisions, _ = decide(session, shop, triggers, [], recorded_at=recorded_at)
-        made += decisions
-    return made
 
 
 def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recorded_at: datetime) -> None:

@@ -37,7 +37,8 @@ BEAT = 5.0
 SPACING = {"events.process": 0.04, "actions.deliver": 0.04}
 """Seconds between two wake-ups of one key: what comes in between is found by the worker that is at it anyway."""
 
-JOB_SPACING = 2.0
+JOB_SPACING = 0.25
+"""A job that finds no room rings again: so often it asks."""
 _MOST_REMEMBERED = 10_000
 
 _PENDING = "SELECT id, shop_id, topic, key, rings FROM outbox ORDER BY id LIMIT %s"

@@ -101,6 +101,15 @@ def _clusters(written: str) -> tuple[dict[str, Any], ...]:
     return tuple({**one, "lineage_id": UUID(one["lineage_id"])} for one in orjson.loads(written))
 
 
+def assign(session: Session, shop_id: UUID, table: FeatureTable) -> Membership:
+    """The cluster of each row of `table` by the live model; nothing is remembered."""
+    live = live_model(session, shop_id)
+    if live is None:
+        return Membership([None] * len(table.customer_ids))
+    numbers, _ = live.model.assign(table.columns)
+    return Membership([live.clusters[number] for number in numbers.tolist()])
+
+
 def update(session: Session, shop_id: UUID, table: FeatureTable) -> Membership:
     """Assign each row of `table` and remember the newest one of each customer.
 
