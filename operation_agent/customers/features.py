@@ -50,6 +50,17 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.customer_ids)
 
+    def take(self, customers: Sequence[UUID]) -> FeatureTable:
+        """The rows of these customers, in this order. Raises KeyError for one that has no row."""
+        place = {customer_id: row for row, customer_id in enumerate(self.customer_ids)}
+        rows = [place[customer_id] for customer_id in customers]
+        return FeatureTable(
+            customers,
+            [self.random_keys[row] for row in rows],
+            [self.as_of[row] for row in rows],
+            {name: column[rows] for name, column in self.columns.items()},
+        )
+
 
 def compute(session: Session, shop_id: UUID, targets: Sequence[tuple[UUID, datetime]]) -> FeatureTable:
     """Features of each (customer, as_of): row i answers target i. as_of is shop time.
