@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -50,10 +51,13 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.customer_ids)
 
+    @cached_property
+    def _places(self) -> dict[UUID, int]:
+        return {customer_id: row for row, customer_id in enumerate(self.customer_ids)}
+
     def take(self, customers: Sequence[UUID]) -> FeatureTable:
         """The rows of these customers, in this order. Raises KeyError for one that has no row."""
-        place = {customer_id: row for row, customer_id in enumerate(self.customer_ids)}
-        rows = [place[customer_id] for customer_id in customers]
+        rows = [self._places[customer_id] for customer_id in customers]
         return FeatureTable(
             customers,
             [self.random_keys[row] for row in rows],
