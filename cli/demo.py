@@ -243,7 +243,8 @@ def _group(sandbox: Sandbox, console: Console) -> None:
 def _live(sandbox: Sandbox, console: Console, *, days: int, seed: int) -> dict[str, Any]:
     """Start the strategies, then let the simulated shop live for `days` days. Returns the simulator's truth."""
     api = Api(sandbox)
-    api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": {"clustering.fit": "15 3 * * mon"}}})
+    weekly = {"clustering.fit": "15 3 * * mon", "effects.compare": "5 4 * * mon"}
+    api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": weekly}})
     for template in STRATEGIES:
         api.post("/api/strategies", {"template": template, "state": "live"})
     with tempfile.TemporaryDirectory(prefix="opagent-simulator-") as folder:

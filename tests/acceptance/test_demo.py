@@ -42,15 +42,28 @@ def demo(data_dir: Path) -> dict[str, Any]:
     return json.loads(made.stdout)
 
 
+def rounded(value: Any, digits: int) -> Any:
+    """Floats to so many significant digits: a sum in another order differs in the last of sixteen."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list) else value
+
+
 def tables(report: dict[str, Any]) -> dict[str, Any]:
-    """What the tables say, without what is new each time: ids, clock times, latencies."""
+    """What the tables say, without what is new each time: ids, clock times, latencies.
+
+    The shop's clock runs on while it is grouped, so a profile's days differ by the seconds the import took.
+    """
+    decisions = [{key: row[key] for key in ("strategy", "verdict", "number")} for row in report["decisions"]]
     clusters = [{key: one[key] for key in ("label_key", "size", "profile")} for one in report["clustering"]["clusters"]]
     return {
         "rows": {key: report["rows"][key] for key in ("read", "accepted", "duplicates", "rejected")},
-        "clusters": sorted(clusters, key=lambda one: one["label_key"]),
-        "decisions": sorted(report["decisions"], key=lambda row: (row["strategy"], row["verdict"])),
+        "clusters": rounded(sorted(clusters, key=lambda one: one["label_key"]), 3),
+        "decisions": sorted(decisions, key=lambda row: (row["strategy"], row["verdict"])),
         "actions": sorted(report["actions"], key=lambda row: json.dumps(row, sort_keys=True)),
-        "effects": sorted(report["effects"], key=lambda row: (row["strategy"], row["metric"])),
+        "effects": rounded(sorted(report["effects"], key=lambda row: (row["strategy"], row["metric"])), 9),
         "counts": {
             key: value
             for key, value in report["simulator"]["counts"].items()
@@ -115,5 +128,7 @@ def test_the_tables_are_the_same_while_every_process_is_killed_in_turn(stack, un
         killer.halt.set()
         killer.join()
     assert killer.killed == list(COMPONENTS), f"too quick to be disturbed: only {killer.killed}"
-    assert tables(disturbed) == tables(undisturbed)
+    expected = tables(undisturbed)
+    for name, table in tables(disturbed).items():
+        assert table == expected[name], name
     assert disturbed["simulator"]["counts"]["duplicate_messages"] == 0
