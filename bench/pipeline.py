@@ -41,7 +41,7 @@ from operation_agent.store.session import for_shop
 PROCESSES = 2
 BATCH = 100
 CUSTOMERS = 20_000
-SHARE = 0.05
+SHARE = 0.1  # as in the demonstration: eleven calls to providers per hundred events
 TRIGGER = "Product Added"
 AIMS = {"p99_ms": 500.0, "sustained_to_bare": 1.5}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from apscheduler.schedulers.blocking import BlockingScheduler
+from sqlalchemy.exc import OperationalError
 
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.logging import configure, logger
@@ -30,6 +31,8 @@ def _guarded(name: str, act: Callable[[], object]) -> Callable[[], None]:
     def run() -> None:
         try:
             act()
+        except OperationalError as error:
+            log.warning("tick_waits", tick=name, error=str(error.orig).splitlines()[0])
         except Exception as error:
             log.error("tick_failed", tick=name, exc_info=error)
 
