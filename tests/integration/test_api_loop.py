@@ -262,8 +262,8 @@ def test_the_summary_of_actions_tells_states_and_latencies(shop):
     with for_shop(shop.engine, shop.id) as session:
         session.execute(
             text(
-                "UPDATE actions SET event_received_at = created_at, called_at = created_at + interval '120 milliseconds'"
-                " WHERE NOT held_out"
+                "UPDATE actions SET event_received_at = created_at,"
+                " called_at = created_at + interval '120 milliseconds' WHERE NOT held_out"
             )
         )
     summary = shop.get("actions/summary").json()
