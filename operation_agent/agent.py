@@ -82,9 +82,8 @@ def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, r
 
     Nobody did anything, so what is remembered of features and clusters stays: the clustering job renews it.
     """
-    made, everyone = 0, features.compute_all(session, shop.id, at)
-    for triggers in schedule.scheduled_triggers(session, shop, rule_id, at):
-        table = everyone.take([trigger.customer_id for trigger in triggers])
+    made = 0
+    for triggers, table in schedule.scheduled_triggers(session, shop, rule_id, at):
         clusters = membership.assign(session, shop.id, table).clusters
         made += _act_on(session, shop, triggers, table, clusters, recorded_at)[0]
     return made

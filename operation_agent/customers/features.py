@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -51,18 +50,11 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.customer_ids)
 
-    @cached_property
-    def _places(self) -> dict[UUID, int]:
-        return {customer_id: row for row, customer_id in enumerate(self.customer_ids)}
-
-    def take(self, customers: Sequence[UUID]) -> FeatureTable:
-        """The rows of these customers, in this order. Raises KeyError for one that has no row."""
-        rows = [self._places[customer_id] for customer_id in customers]
+    def part(self, start: int, stop: int) -> FeatureTable:
+        """Rows `start` to `stop`, sharing their data with this table."""
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
         return FeatureTable(
-            customers,
-            [self.random_keys[row] for row in rows],
-            [self.as_of[row] for row in rows],
-            {name: column[rows] for name, column in self.columns.items()},
+            self.customer_ids[start:stop], self.random_keys[start:stop], self.as_of[start:stop], columns
         )
 
 
@@ -82,7 +74,7 @@ def compute(session: Session, shop_id: UUID, targets: Sequence[tuple[UUID, datet
 
 
 def compute_all(session: Session, shop_id: UUID, as_of: datetime) -> FeatureTable:
-    """Features of every live customer at one moment (shop time), in the order of random keys."""
+    """Features of every live customer there was at one moment (shop time), in the order of random keys."""
     values = {
         "shop": shop_id,
         "at": as_of,

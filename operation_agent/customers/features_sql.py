@@ -50,7 +50,8 @@ WITH asked AS MATERIALIZED (
 EVERYONE = """
 WITH target AS NOT MATERIALIZED (
   SELECT c.id AS k, 0 AS n, c.id AS customer_id, c.random_key, %(at)s::timestamptz AS as_of
-  FROM customers c WHERE c.shop_id = %(shop)s AND c.merged_into IS NULL
+  FROM customers c
+  WHERE c.shop_id = %(shop)s AND c.merged_into IS NULL AND c.first_seen_at <= %(at)s::timestamptz
 ), order_rows AS (
   SELECT o.customer_id AS k, o.ordered_at, o.total_minor, o.discount_minor, o.quantity
   FROM orders o WHERE o.shop_id = %(shop)s AND o.customer_id IS NOT NULL AND o.ordered_at <= %(at)s::timestamptz

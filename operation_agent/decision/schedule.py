@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from operation_agent.customers import features
+from operation_agent.customers.features import FeatureTable
 from operation_agent.store.shops import Shop
 from operation_agent.strategies.live import live_rules
 
@@ -16,24 +17,23 @@ from .facts import SCHEDULE, Trigger
 
 CHUNK = 10_000
 
-_CUSTOMERS = text(
-    "SELECT id, random_key FROM customers WHERE shop_id = :shop AND merged_into IS NULL AND first_seen_at <= :at"
-    " AND (CAST(:after AS uuid) IS NULL OR random_key > :after) ORDER BY random_key LIMIT :limit"
-)
-
 
 def scheduled_triggers(
     session: Session, shop: Shop, rule_id: UUID, at: datetime, *, chunk: int = CHUNK
-) -> Iterator[list[Trigger]]:
-    """Every customer there was at `at` (shop time), for one rule, in lists of at most `chunk` by random key.
+) -> Iterator[tuple[list[Trigger], FeatureTable]]:
+    """Every customer there was at `at` (shop time), for one rule, and their features as of then.
 
-    Nobody, when the rule is no longer live.
+    In lists of at most `chunk` by random key, row i of the table being trigger i. Nobody, when the rule is no longer
+    live.
     """
     key = next((live.key for live in live_rules(session, shop.id) if live.rule_id == rule_id), None)
-    after, is_more = None, key is not None
-    while is_more:
-        rows = session.execute(_CUSTOMERS, {"shop": shop.id, "at": at, "after": after, "limit": chunk}).all()
-        if rows:
-            yield [Trigger(row.id, row.random_key, SCHEDULE, None, at, rule_id=rule_id, rule_key=key) for row in rows]
-            after = rows[-1].random_key
-        is_more = len(rows) == chunk
+    if key is None:
+        return
+    everyone = features.compute_all(session, shop.id, at)
+    for start in range(0, len(everyone), chunk):
+        table = everyone.part(start, start + chunk)
+        people = zip(table.customer_ids, table.random_keys, strict=True)
+        yield (
+            [Trigger(one, random_key, SCHEDULE, None, at, rule_id=rule_id, rule_key=key) for one, random_key in people],
+            table,
+        )

@@ -384,7 +384,7 @@ def test_a_scheduled_rule_looks_at_every_customer_once_by_random_key(engine, sho
             text("UPDATE customers SET first_seen_at = :later WHERE id = :id"),
             {"later": AT + timedelta(days=1), "id": somebody[0].id},
         )
-        chunks = list(schedule.scheduled_triggers(session, shop, rule.rule_id, AT, chunk=7))
+        chunks = [one for one, _ in schedule.scheduled_triggers(session, shop, rule.rule_id, AT, chunk=7)]
     assert [len(chunk) for chunk in chunks] == [7, 7, 7, 3]
     keys = [one.random_key for chunk in chunks for one in chunk]
     assert keys == sorted(one.random_key for one in somebody[1:])
@@ -426,8 +426,9 @@ def test_real_features_of_real_orders_bring_a_customer_up_when_due(engine, shop_
     with for_shop(engine, shop_id) as session:
         shop = load_shop(session, shop_id)
         (rule,) = live.live_rules(session, shop_id)
-        (triggers,) = schedule.scheduled_triggers(session, shop, rule.rule_id, AT)
-        found = features.compute(session, shop_id, [(one.customer_id, one.at) for one in triggers])
+        ((triggers, found),) = schedule.scheduled_triggers(session, shop, rule.rule_id, AT)
+        alone = features.compute(session, shop_id, [(one.customer_id, one.at) for one in triggers])
+        assert found.columns["days_since_order"].tolist() == alone.columns["days_since_order"].tolist()
         decisions = batch.decide(session, shop, triggers, found, recorded_at=SYSTEM.now())
     assert {one.customer_id for one in decisions} == {one.id for one in somebody[:3]}
     assert {(one.prior_orders, one.prior_revenue_minor) for one in decisions} == {(3, 6000)}
