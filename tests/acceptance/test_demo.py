@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.acceptance.running import COMPONENTS, Running, clean_environment
+from tests.acceptance.running import COMPONENTS, Running, clean_environment, eventually
 from tests.acceptance.test_up import remove
 
 pytestmark = pytest.mark.acceptance
@@ -85,8 +86,13 @@ class Killer(threading.Thread):
         for name in COMPONENTS:
             if self.halt.wait(self.pause):
                 return
-            os.kill(self.stack.pids()[name], signal.SIGKILL)
+            os.kill(eventually(lambda n=name: self._alive(n), within=30, what=f"{name} runs"), signal.SIGKILL)
             self.killed.append(name)
+
+    def _alive(self, name: str) -> int | None:
+        """Its pid; None while it is being started again."""
+        pid = self.stack.pids().get(name)
+        return pid if pid is not None and psutil.pid_exists(pid) else None
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,7 @@ def test_held_out_customers_received_nothing(undisturbed):
 
 
 def test_the_tables_are_the_same_while_every_process_is_killed_in_turn(stack, undisturbed):
-    killer = Killer(stack, pause=3.0)
+    killer = Killer(stack, pause=2.5)
     killer.start()
     try:
         disturbed = demo(stack.data_dir)
