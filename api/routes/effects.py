@@ -38,7 +38,7 @@ class Effect(BaseModel):
 
     strategy_id: UUID | None = Field(description="null: the whole programme")
     strategy: str | None = Field(description="The strategy's key")
-    metric: str = Field(description="`orders`, `revenue` or `profit`")
+    metric: str = Field(description="`orders`, `revenue`, `profit`, `spend` or `roi` (profit per unit spent)")
     as_of: datetime = Field(description="Shop time")
     computed_at: datetime = Field(description="System time")
     treated: int

@@ -112,7 +112,12 @@ def _traits(event: Event) -> dict[str, Any]:
 
 
 def _timeline(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
-    rows = [(event, person) for event, person in told if person and event.type not in _PROFILE]
+    """What customers did: an open that a mail program made by itself says nothing of its reader."""
+    rows = [
+        (event, person)
+        for event, person in told
+        if person and event.type not in _PROFILE and not event.properties.get("machine_open")
+    ]
     if not rows:
         return
     session.execute(

@@ -239,3 +239,13 @@ def test_consent_and_suppression_are_read_as_written(engine, shop_id):
 def test_the_random_key_comes_from_the_seed_and_the_first_identity(engine, shop_id):
     one = event(1, "page.viewed", external="7", email="m@x.com")
     assert take(engine, shop_id, one)[one.id].random_key == digest_id("test", "external", "7")
+
+
+def test_an_open_by_a_mail_program_is_no_sign_of_its_reader(engine, shop_id):
+    take(engine, shop_id, event(0, "page.viewed", email="m@x.com", external="9"))
+    opened = [
+        event(1, "email.opened", {"address": "m@x.com", "machine_open": True}, email="m@x.com"),
+        event(2, "email.opened", {"address": "m@x.com"}, email="m@x.com"),
+    ]
+    take(engine, shop_id, *opened)
+    assert rows(engine, shop_id, "SELECT event_id FROM timeline WHERE type = 'email.opened'") == [(opened[1].id,)]
