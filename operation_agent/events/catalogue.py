@@ -215,15 +215,6 @@ def _cancellation(properties: Properties, _shop: Shop) -> Properties:
     return {**properties, "order_id": required(properties, "order_id")}
 
 
-def _email(properties: Properties, _shop: Shop) -> Properties:
-    address = properties.get("address") or properties.get("email")
-    if not isinstance(address, str) or "@" not in address:
-        raise Rejected(
-            "properties.email is the address the message was for", code="property_missing", where="properties.email"
-        )
-    return {**properties, "address": address.strip().lower()}
-
-
 def _consent(properties: Properties, _shop: Shop) -> Properties:
     state = properties.get("state")
     if state not in ("subscribed", "unsubscribed"):
@@ -246,13 +237,13 @@ TYPES: dict[str, Form] = {
     "order.paid": _order,  # {order_id, total_minor, discount_minor, currency, quantity, discount_codes, products}
     "order.refunded": _refund,  # {order_id, refund_id?, amount_minor}
     "order.cancelled": _cancellation,  # {order_id}
-    "email.delivered": _email,  # {address, action_id?, provider_ref?, reason?, permanent?}
-    "email.opened": _email,
-    "email.clicked": _email,
-    "email.bounced": _email,
-    "email.dropped": _email,
-    "email.complained": _email,
-    "email.unsubscribed": _email,
+    "email.delivered": _as_sent,  # {address, action_id?, provider_ref?, reason?, permanent?}: providers' webhooks only
+    "email.opened": _as_sent,
+    "email.clicked": _as_sent,
+    "email.bounced": _as_sent,
+    "email.dropped": _as_sent,
+    "email.complained": _as_sent,
+    "email.unsubscribed": _as_sent,
     "consent.changed": _consent,  # {channel, topic, state}
     "custom": _as_sent,  # anything else, under the source's own `name`
 }
@@ -267,16 +258,14 @@ BY_TRACK_NAME: dict[str, str] = {
     "order completed": "order.paid",
     "order refunded": "order.refunded",
     "order cancelled": "order.cancelled",
-    "email delivered": "email.delivered",
-    "email opened": "email.opened",
-    "email link clicked": "email.clicked",
-    "email bounced": "email.bounced",
-    "email marked as spam": "email.complained",
-    "email unsubscribed": "email.unsubscribed",
     "consent changed": "consent.changed",
-    **{name: name for name in TYPES if name != "custom"},
+    **{name: name for name in TYPES if name != "custom" and not name.startswith("email.")},
 }
-"""Segment's names of e-commerce and e-mail events, in lower case, and our own."""
+"""Segment's names of e-commerce events, in lower case, and our own.
+
+Not what a provider says of a message: a tracking key stands in every visitor's browser, and a bounce or complaint
+suppresses an address and settles an action, so those come by signed webhooks alone. Tracked, they are custom events.
+"""
 
 
 def type_of(name: str) -> str:

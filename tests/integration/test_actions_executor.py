@@ -11,10 +11,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from operation_agent import agent
 from operation_agent.actions import budget, reconciler
 from operation_agent.actions.budget import Wanted
 from operation_agent.actions.executor import Breaker
 from operation_agent.actions.recording import MOST_ATTEMPTS
+from operation_agent.events.event import Event
 from operation_agent.kit.clock import SYSTEM, FixedClock
 from operation_agent.kit.ids import new_id
 from operation_agent.store.session import for_shop
@@ -309,6 +311,20 @@ def test_an_opaque_provider_leaves_it_to_a_person_and_keeps_the_money(here, desk
         assert reconciler.accept_evidence(session, here.shop, "sendgrid", [seen], at=SYSTEM.now()) == 1
         assert reconciler.accept_evidence(session, here.shop, "sendgrid", [seen], at=SYSTEM.now()) == 0
     assert (here.one(action).state, here.budget()) == ("sent", (0, 5))
+
+
+def test_a_providers_report_settles_what_it_reports_on(here, desk):
+    action = here.action(here.customer())
+    desk.fault({"kind": "drop_after", "path": "/v3/mail/send"})
+    deliver(here, desk)
+    assert here.one(action).state == "unknown"
+    now = SYSTEM.now()
+    said = {"action_id": str(action), "provider_ref": "m-1", "address": "a@example.com"}
+    report = Event(new_id(), "sendgrid", "r-1", "email.delivered", now, now, {"email": "a@example.com"}, said)
+    with for_shop(here.engine, here.shop.id) as session:
+        agent.observe(session, here.shop, [report], recorded_at=now)
+    row = here.one(action)
+    assert (row.state, row.provider, row.provider_ref) == ("sent", "sendgrid", "m-1")
 
 
 def test_an_expired_lease_becomes_unknown_and_a_late_answer_still_counts(here, desk):
