@@ -13,22 +13,12 @@ from operation_agent.access.keyring import KeyRing
 from operation_agent.kit.clock import SYSTEM, monotonic
 from operation_agent.kit.errors import Conflict, Denied, NotFound, Rejected
 from operation_agent.kit.ids import new_id
-from operation_agent.kit.settings import settings
 from operation_agent.store import audit
 from operation_agent.store.session import for_shop, for_system
 
 pytestmark = pytest.mark.integration
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _secret():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
 
 
 def make_key(engine, shop_id, scopes=("events:write",)):

@@ -22,21 +22,6 @@ from tests.serving import serve
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _secret() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def client(engine, _secret) -> Iterator[httpx.Client]:
-    with serve(create_app(engine)) as client:
-        yield client
-
-
 def bearer(engine, shop_id: UUID, *scopes: str) -> dict[str, str]:
     with for_shop(engine, shop_id) as session:
         token, _ = create_key(session, shop_id, "test", scopes or ["*"], SYSTEM.now())
@@ -248,7 +233,7 @@ class TestSessions:
         return address
 
     @pytest.fixture
-    def browser(self, engine, _secret) -> Iterator[httpx.Client]:
+    def browser(self, engine) -> Iterator[httpx.Client]:
         with serve(create_app(engine)) as browser:
             yield browser
 
@@ -299,7 +284,7 @@ def test_alive_ready_and_measured(client, key, engine):
     assert "opagent_outbox_depth" in shown.text
 
 
-def test_readiness_needs_every_part(engine, redis_server, monkeypatch, _secret):
+def test_readiness_needs_every_part(engine, redis_server, monkeypatch):
     monkeypatch.setenv("OPAGENT_REDIS_URL", redis_server.url)
     settings.cache_clear()
     with for_system(engine) as session:

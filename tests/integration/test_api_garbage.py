@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,10 +14,8 @@ from api.app import PUBLIC_PATHS, PUBLIC_PREFIXES, create_app
 from operation_agent.access.keys import create_key
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.ids import new_id
-from operation_agent.kit.settings import settings as configuration
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import create_shop
-from tests.serving import serve
 
 pytestmark = pytest.mark.integration
 
@@ -60,29 +56,14 @@ GOOD: dict[str, Any] = {
 """A body of each route that is accepted as it is; the attack spoils one part of it."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _secret() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        configuration.cache_clear()
-        yield
-    configuration.cache_clear()
-
-
 @pytest.fixture(scope="module")
-def client(engine, _secret) -> Iterator[httpx.Client]:
-    with serve(create_app(engine)) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def known(engine, _secret) -> dict[str, str]:
+def known(engine) -> dict[str, str]:
     """A key for everything, and a shop that exists, so that garbage gets past the door."""
     return new_shop(engine)
 
 
 @pytest.fixture
-def fresh(engine, _secret) -> dict[str, str]:
+def fresh(engine) -> dict[str, str]:
     """The same, not yet attacked."""
     return new_shop(engine)
 

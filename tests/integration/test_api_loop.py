@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,36 +9,18 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.app import create_app
 from operation_agent.access.keys import create_key
 from operation_agent.decision.receipt import VERDICTS
 from operation_agent.events.intake import PARTITIONS
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.ids import new_id
-from operation_agent.kit.settings import settings
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import create_shop, load_shop
-from tests.serving import serve
 from workers.processing import drain
 
 pytestmark = pytest.mark.integration
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _secret() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def client(engine, _secret) -> Iterator[httpx.Client]:
-    with serve(create_app(engine)) as client:
-        yield client
 
 
 class Shop:

@@ -29,21 +29,11 @@ from operation_agent.events.event import Event
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Retryable
 from operation_agent.kit.ids import new_id
-from operation_agent.kit.settings import settings
 from operation_agent.store.engine import connect
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop, move_clock
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _secret() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
 
 
 @contextmanager
@@ -64,7 +54,7 @@ def listening(app) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(engine, _secret) -> Iterator[str]:
+def url(engine) -> Iterator[str]:
     with listening(create_app(engine)) as address:
         yield address
 

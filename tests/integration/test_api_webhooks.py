@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from api.app import create_app
 from operation_agent.access.keys import create_key
 from operation_agent.actions import unsubscribe
 from operation_agent.kit.clock import SYSTEM
@@ -28,26 +26,10 @@ from operation_agent.kit.secrets import secret_key
 from operation_agent.kit.settings import settings
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import create_shop, load_shop
-from tests.serving import serve
 
 pytestmark = pytest.mark.integration
 
 SECRET = "hush-hush-hush"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _secret() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPAGENT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def client(engine, _secret) -> Iterator[httpx.Client]:
-    with serve(create_app(engine)) as client:
-        yield client
 
 
 @pytest.fixture
