@@ -249,7 +249,7 @@ def _live(sandbox: Sandbox, console: Console, *, days: int, seed: int) -> dict[s
         api.post("/api/strategies", {"template": template, "state": "live"})
     with tempfile.TemporaryDirectory(prefix="opagent-simulator-") as folder:
         config, result = Path(folder) / "simulation.json", Path(folder) / "truth.json"
-        plan = _connect_providers(api, sandbox) | {"days": days, "seed": seed, "strategies": _strategy_of_rule()}
+        plan = _connect_providers(api, sandbox) | {"days": days, "seed": seed}
         config.touch(mode=0o600)
         config.write_text(json.dumps(plan))
         _simulate(["--config", str(config), "--json", str(result)], console, days)
@@ -285,13 +285,6 @@ def _connect_providers(api: Api, sandbox: Sandbox) -> dict[str, Any]:
         "sendgrid_private_key": pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
         "providers_port": port,
     }
-
-
-def _strategy_of_rule() -> dict[str, str]:
-    """By which the simulator's truth is told: the strategy each message belongs to."""
-    from operation_agent.strategies.library import library
-
-    return {rule.key: strategy.key for strategy in library().values() for rule in strategy.rules}
 
 
 def _simulate(arguments: list[str], console: Console, days: int) -> None:

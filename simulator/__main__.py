@@ -1,7 +1,6 @@
 """`python -m simulator --config simulation.json --json truth.json`: live a simulated shop against a running agent.
 
-Every field of the config file is also an option; an option wins. Secrets belong in the file, and there `strategies`
-maps a rule's key to its strategy's, by which the truth is told.
+Every field of the config file is also an option; an option wins. Secrets belong in the file.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def main() -> int:
         result = Run(
             agent, mail, draw(history, options["seed"]), options["seed"], options["days"],
             prices=Prices(options["margin_rate"], options["message_cost_minor"]),
-            strategies=options.get("strategies", {}), progress=_progress,
+            progress=_progress,
         )()  # fmt: skip
     written = json.dumps(result, indent=2) + "\n"
     if "json" in options:

@@ -10,7 +10,7 @@ reached. Messages that came in by the end of a day are read the next morning, in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -74,7 +74,6 @@ class Post:
     seed: int
     starts_on: date
     rows: dict[int, int]  # customer's number -> row
-    strategies: Mapping[str, str] = field(default_factory=dict)  # rule's key -> strategy's key
     arrays: Messages = field(default_factory=Messages.none)
     labels: list[str] = field(default_factory=list)
     codes: dict[int, str] = field(default_factory=dict)
@@ -105,7 +104,7 @@ class Post:
                 self.codes[first + index] = code
             percents.append(offer.percent)
             untils.append(self._last_day(offer.ends_at))
-        self.labels += [label_of(message, self.strategies) for message, _row in ordered]
+        self.labels += [label_of(message) for message, _row in ordered]
         self._append([row for _message, row in ordered], day, percents, untils, sorted(fresh))
         return [message for message, _row in ordered]
 
@@ -127,10 +126,9 @@ class Post:
         )
 
 
-def label_of(message: Message, strategies: Mapping[str, str]) -> str:
+def label_of(message: Message) -> str:
     """The strategy a message belongs to, by the rule in front of its dedupe key ('<strategy>/<rule>:…')."""
-    rule = message.key.split(":", 1)[0]
-    return message.custom_args.get("strategy") or strategies.get(rule) or rule.split("/", 1)[0]
+    return message.key.split(":", 1)[0].split("/", 1)[0]
 
 
 def _instant(stamp: str | None) -> datetime | None:
@@ -148,14 +146,13 @@ class Run:
     days: int = 28
     starts_on: date = STARTS_ON
     prices: truth.Prices = field(default_factory=truth.Prices)
-    strategies: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, dict[str, int]], None] = lambda _day, _counts: None
 
     def __call__(self) -> dict[str, Any]:
         """Live the days, then say what happened and what was true. Raises Retryable or Rejected."""
         began = monotonic()
         rows = {int(number): row for row, number in enumerate(self.shoppers.numbers)}
-        post = Post(self.seed, self.starts_on, rows, self.strategies)
+        post = Post(self.seed, self.starts_on, rows)
         state, totals = behaviour.start(self.shoppers), truth.nothing(len(self.shoppers))
         known = np.zeros(len(self.shoppers), dtype=bool)
         returns: dict[int, list[tuple[int, int, int]]] = {}
