@@ -12,6 +12,7 @@ A group is never empty: an empty one would silently mean "everybody" or "nobody"
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -64,18 +65,54 @@ Operand = Scalar | Reference | datetime | timedelta
 Value = Operand | tuple[Operand, ...] | None
 
 
+Measure = Literal["count", "sum", "distinct", "days_since_last", "days_since_first"]
+MEASURES: tuple[Measure, ...] = ("count", "sum", "distinct", "days_since_last", "days_since_first")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A number told of a customer's past events: how many, how long ago. `of`: the property that `sum` adds up or
+    `distinct` counts. `where` looks at each event's own properties; `name` is a custom event's. Events count up to the
+    moment of the decision, the triggering one included, and back to `within` before it."""
+
+    event: str
+    measure: Measure = "count"
+    within: timedelta | None = None
+    of: str | None = None
+    name: str | None = None
+    where: Condition | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        written: dict[str, Any] = {"event": self.event, "measure": self.measure}
+        if self.within is not None:
+            written["within"] = duration.write(self.within)
+        written |= {key: value for key, value in (("of", self.of), ("name", self.name)) if value is not None}
+        return written | ({"where": self.where.to_dict()} if self.where is not None else {})
+
+    @property
+    def column(self) -> str:
+        """The name of its column: two histories that ask the same share it."""
+        return "history:" + json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One comparison. `kind` is the field's, fixed when the condition was read."""
+    """One comparison. `kind` is the field's, fixed when the condition was read. With `history`, `field` is its column.
+    `held`: the comparison must have held for so long; the column `<field>.since` (an instant) says since when."""
 
     field: str
     op: str
     value: Value
     kind: str
+    history: History | None = None
+    held: timedelta | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        written = {"field": self.field, "op": self.op}
-        return written if self.value is None else {**written, "value": _write(self.value)}
+        asked = {"history": self.history.to_dict()} if self.history is not None else {"field": self.field}
+        written: dict[str, Any] = {**asked, "op": self.op}
+        if self.value is not None:
+            written["value"] = _write(self.value)
+        return written if self.held is None else {**written, "for": duration.write(self.held)}
 
 
 @dataclass(frozen=True, slots=True)
