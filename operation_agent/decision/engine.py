@@ -137,7 +137,7 @@ def _rounded(values: NDArray[np.float64]) -> list[float | None]:
 def is_asked(live: LiveRule, trigger: Trigger) -> bool:
     """Whether the trigger is one that the rule waits for."""
     if trigger.type == SCHEDULE:
-        return trigger.rule_id == live.rule_id
+        return live.rule_id in trigger.rule_ids
     return trigger.type in live.rule.when.events
 
 

@@ -27,7 +27,8 @@ Clusters = Sequence[Mapping[str, Any] | None]
 class Trigger:
     """Why a customer is looked at, and as of when. `at` is shop time: the event's, or the schedule's due time.
 
-    `type` is the event's, or SCHEDULE together with `rule_id` and `rule_key`. `event_received_at` is system time.
+    `type` is the event's, or SCHEDULE together with `rule_ids`, the rules that are due: a campaign asks all of its rules
+    with one trigger per customer. `event_received_at` is system time.
     """
 
     customer_id: UUID
@@ -36,15 +37,14 @@ class Trigger:
     event: Event | None
     at: datetime
     event_received_at: datetime | None = None
-    rule_id: UUID | None = None
-    rule_key: str | None = None
+    rule_ids: frozenset[UUID] = frozenset()
 
     @property
     def key(self) -> str:
-        """The same in every run: the event's source id, or the rule and its due time."""
+        """The same in every run: the event's source id, or the due time."""
         if self.event is not None:
             return f"{self.event.source}:{self.event.source_id}"
-        return f"{SCHEDULE}:{self.rule_key}@{self.at.isoformat()}"
+        return f"{SCHEDULE}@{self.at.isoformat()}"
 
 
 class Table(Protocol):

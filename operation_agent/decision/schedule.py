@@ -26,14 +26,13 @@ def scheduled_triggers(
     In lists of at most `chunk` by random key, row i of the table being trigger i. Nobody, when the rule is no longer
     live.
     """
-    key = next((live.key for live in live_rules(session, shop.id) if live.rule_id == rule_id), None)
-    if key is None:
+    if all(live.rule_id != rule_id for live in live_rules(session, shop.id)):
         return
     everyone = features.compute_all(session, shop.id, at)
     for start in range(0, len(everyone), chunk):
         table = everyone.part(start, start + chunk)
         people = zip(table.customer_ids, table.random_keys, strict=True)
         yield (
-            [Trigger(one, random_key, SCHEDULE, None, at, rule_id=rule_id, rule_key=key) for one, random_key in people],
+            [Trigger(one, random_key, SCHEDULE, None, at, rule_ids=frozenset({rule_id})) for one, random_key in people],
             table,
         )
