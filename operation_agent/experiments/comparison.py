@@ -21,7 +21,7 @@ SAMPLE_RATIO_ALARM = 0.001
 """Below this p the sides are not what was drawn, and no difference between them can be trusted. The customary
 threshold of Fabijan et al., "Diagnosing Sample Ratio Mismatch" (KDD 2019) is of this order."""
 
-Reason = Literal["no_holdout", "too_few", "zero_variance", "sample_ratio", "denominator_near_zero"]
+Reason = Literal["no_holdout", "too_few", "zero_variance", "sample_ratio", "denominator_near_zero", "no_gain"]
 
 
 @dataclass(frozen=True, slots=True)
