@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from embedded.postgres import EmbeddedPostgres
@@ -18,6 +19,10 @@ from operation_agent.kit.ids import new_id
 from operation_agent.store.engine import connect
 
 TEMPLATE = "opagent_template"
+
+# no deadline: a first call may import scipy, and machines are shared
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
