@@ -1,0 +1,1 @@
+ALTER TABLE cluster_members DROP COLUMN label_key, DROP COLUMN label_since;
