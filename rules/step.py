@@ -11,24 +11,30 @@ from datetime import timedelta
 from typing import Any
 
 from . import duration, text
-from .tree import Node
+from .tree import Node, unique
 
 TOPICS = ("marketing", "transactional")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`parameters` are the action type's own, in the form they are written in (a duration as P7D)."""
+    """`parameters` are the action type's own, in the form they are written in (a duration as P7D). `tags` name what a
+    message is about, for caps that count by tag; `key` as in `program`."""
 
     action: str
     channel: str
     topic: str
     delay: timedelta
     parameters: Mapping[str, Any]
+    key: str = ""
+    tags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         delay = {"delay": duration.write(self.delay)} if self.delay else {}
-        return {"action": self.action, "topic": self.topic, **delay, **self.parameters}
+        # a key that starts with a digit is the path, and follows from where the step stands
+        key = {"key": self.key} if self.key and not self.key[0].isdigit() else {}
+        tags = {"tags": list(self.tags)} if self.tags else {}
+        return {"action": self.action, "topic": self.topic, **delay, **key, **tags, **self.parameters}
 
     @property
     def is_message(self) -> bool:
@@ -80,20 +86,32 @@ ACTIONS: dict[str, ActionForm] = {
 }
 
 
-def parse(node: Node, provided: frozenset[str]) -> Step:
-    """Read a step. `provided` are the actions before it in its arm. Raises RuleError."""
+def parse(node: Node, provided: frozenset[str], *, key: str = "") -> Step:
+    """Read an action step. `provided` are the actions that every way to it has passed. Raises RuleError."""
     node.mapping()
     action = node.need("action").choice(ACTIONS)
     form = ACTIONS[action]
-    node.mapping("action", "topic", "delay", *form.keys)
-    topic, delay = node.get("topic"), node.get("delay")
+    node.mapping("action", "topic", "delay", "key", "tags", *form.keys)
+    topic, delay, tags = node.get("topic"), node.get("delay"), node.get("tags")
     return Step(
         action=action,
         channel=form.channel,
         topic=topic.choice(TOPICS) if topic else TOPICS[0],
         delay=delay.duration() if delay else timedelta(0),
         parameters=form.read(node, provided),
+        key=key,
+        tags=read_tags(tags) if tags is not None else (),
     )
+
+
+def read_tags(node: Node) -> tuple[str, ...]:
+    """A list of keys without repeats. Raises RuleError."""
+    if node.value == []:
+        return ()
+    listed = node.items("tags")
+    names = [one.key() for one in listed]
+    unique(zip(listed, names, strict=True), "tag")
+    return tuple(names)
 
 
 def text_variables(step: Step) -> set[str]:

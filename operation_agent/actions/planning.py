@@ -21,6 +21,7 @@ from operation_agent.decision.facts import Trigger
 from operation_agent.kit.ids import new_id
 from operation_agent.store import outbox
 from operation_agent.store.shops import Shop
+from rules import program
 from rules.step import Step
 
 from . import budget
@@ -72,7 +73,9 @@ def _steps(shop: Shop, decision: Decision) -> Iterator[Planned]:
     arm = decision.arm
     assert arm is not None
     coupon: UUID | None = None
-    for number, (step, offset) in enumerate(zip(arm.steps, arm.offsets(), strict=True)):
+    walked = program.walk(arm, program.START, decision.decided_at, "UTC", {})
+    for due in walked.due:
+        number, step = due.placed.number, due.placed.step
         action_id = new_id()
         cost = 0 if decision.held_out else unit_cost(shop.settings, step.action)
         reserve = 0 if decision.held_out else max(cost, decision.costs[number])
@@ -82,7 +85,7 @@ def _steps(shop: Shop, decision: Decision) -> Iterator[Planned]:
             decision=decision,
             step=step,
             number=number,
-            due_at=decision.decided_at + offset,
+            due_at=due.due_at,
             after_action=coupon if step.is_message else None,
             dedupe_key=dedupe_key(decision, number),
             state="waiting_approval" if waits else "ready",

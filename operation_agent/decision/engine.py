@@ -21,8 +21,9 @@ from operation_agent.experiments import assignment
 from operation_agent.experiments.assignment import Side
 from operation_agent.kit.ids import new_id
 from operation_agent.strategies.live import LiveRule
+from rules import program
 from rules.evaluate import Evaluation
-from rules.rule import Arm
+from rules.program import Arm
 
 from . import guardrails, receipt, scoring
 from .facts import SCHEDULE, Columns, Trigger, property_of
@@ -120,9 +121,11 @@ def prepare(
     if live.strategy.policy == "first":
         shares = (1.0,) + (0.0,) * (len(arms) - 1)
     values = [scoring.arm_value(arm, orders, margin_rate=shop.margin_rate, settings=shop.settings) for arm in arms]
-    costs = [[scoring.step_cost(step, orders, shop.settings) for step in arm.steps] for arm in arms]
+    costs = [[scoring.step_cost(placed.step, orders, shop.settings) for placed in program.actions(arm)] for arm in arms]
     score = sum((share * np.nan_to_num(value) for share, value in zip(shares, values, strict=True)), np.zeros(n))
-    costliest = np.maximum.reduce([sum(steps, np.zeros(n)) for steps in costs])
+    costliest = np.maximum.reduce(
+        [np.zeros(n) + program.costliest(arm, steps, np.maximum) for arm, steps in zip(arms, costs, strict=True)]
+    )
     return Prepared(
         live, evaluation, rows, shares, guardrails.demands(arms), [_rounded(value) for value in values],
         [[step.tolist() for step in steps] for steps in costs], score.round(2).tolist(), costliest.tolist(),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rules.rule import Arm, When
+from rules import program
+from rules.program import Arm
 from rules.strategy import Cap
+from rules.trigger import When
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,24 @@ class Demands:
     messages: tuple[tuple[tuple[str, float], ...], ...]
 
 
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def demands(arms: Iterable[Arm]) -> Demands:
     """Add up the message steps of all arms."""
     channels, topics, messages = set(), set(), []
     for arm in arms:
         due = []
-        for step, offset in zip(arm.steps, arm.offsets(), strict=True):
+        # when each is due is known up to the first wait; a message behind one is asked about when it is sent
+        known = program.walk(arm, program.START, _START, "UTC", {}).due
+        offsets = {one.placed.number: (one.due_at - _START).total_seconds() for one in known}
+        for placed in program.actions(arm):
+            step = placed.step
             if step.is_message:
                 channels.add(step.channel)
                 topics.add((step.channel, step.topic))
-                if step.topic == "marketing":
-                    due.append((step.channel, offset.total_seconds()))
+                if step.topic == "marketing" and placed.number in offsets:
+                    due.append((step.channel, offsets[placed.number]))
         messages.append(tuple(due))
     return Demands(frozenset(channels), frozenset(topics), tuple(messages))
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rules.rule import Arm
+from rules import program
+from rules.program import Arm
 from rules.step import Step
 
 ESTIMATOR = "prior/1"
@@ -50,7 +51,7 @@ def arm_value(arm: Arm, orders: Floats, *, margin_rate: float, settings: Mapping
     if arm.prior is None:
         return np.full_like(orders, np.nan)
     value = arm.prior.increment * orders * margin_rate
-    for step in arm.steps:
-        cost = step_cost(step, orders, settings)
-        value = value - (arm.prior.redemption * cost if step.action == "coupon" else cost)
+    for placed in program.actions(arm):
+        cost = step_cost(placed.step, orders, settings)
+        value = value - (arm.prior.redemption * cost if placed.step.action == "coupon" else cost)
     return value

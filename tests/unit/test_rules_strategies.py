@@ -13,7 +13,7 @@ from liquid.exceptions import LiquidError
 
 from operation_agent.strategies.library import library, template
 from operation_agent.strategies.vocabulary import vocabulary
-from rules import cron, duration, text
+from rules import cron, duration, program, text
 from rules.errors import RuleError
 from rules.strategy import HOLDOUT, Strategy, parse, parse_yaml
 
@@ -194,7 +194,10 @@ def test_a_transactional_mail_needs_no_way_out_and_an_arm_may_do_nothing():
 def test_steps_are_due_one_after_the_other():
     raw = changed("rules.0.then.arms.0.steps", [COUPON | {"delay": "PT1H"}, EMAIL, email(delay="P2D")])
     hour = timedelta(hours=1)
-    assert read(raw).rules[0].arms[0].offsets() == (hour, hour, hour + timedelta(days=2))
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    due = program.walk(read(raw).rules[0].arms[0], program.START, start, "UTC", {}).due
+    assert [one.due_at - start for one in due] == [hour, hour, hour + timedelta(days=2)]
+    assert [one.after_coupon for one in due] == [None, 0, 0]
 
 
 def test_yaml_that_is_none_names_its_line():

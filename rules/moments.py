@@ -1,0 +1,42 @@
+"""Times of day and instants in a time zone, through changes of its clocks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+
+def next_time(wanted: time, at: datetime, zone: ZoneInfo) -> datetime:
+    """The first instant from `at` on at which clocks in `zone` show `wanted`, as UTC.
+
+    A time that a change of clocks leaves out is reckoned by the offset before the change, as RFC 5545 (3.3.5) has it:
+    02:30 in New York on the day spring begins is 03:30. One that comes twice counts both times.
+    """
+    today = at.astimezone(zone).date()
+    found = []
+    for days in (-1, 0, 1, 2):
+        naive = datetime.combine(today + timedelta(days=days), wanted)
+        first = naive.replace(tzinfo=zone).astimezone(UTC)
+        second = naive.replace(tzinfo=zone, fold=1).astimezone(UTC)
+        found += [first, second] if second > first else [first]  # in a gap, the second lies before the first
+    return min(instant for instant in found if instant >= at)
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> ZoneInfo:
+    """A time zone by its IANA name; UTC for a name that is none: a customer's traits may hold anything."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        return ZoneInfo("UTC")
+
+
+def instant(value: Any, zone: ZoneInfo) -> datetime | None:
+    """An instant as an event's property may hold it: ISO 8601, without an offset in `zone`, a date at its midnight."""
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
