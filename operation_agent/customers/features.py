@@ -1,8 +1,9 @@
 """What is known of a customer at a moment, as numbers and labels: one SQL text for a batch of moments or for everyone.
 
 `compute` answers for (customer, as_of) pairs and counts only what had happened by each pair's own moment; a refund or
-cancellation that came later does not count. `compute_all` answers for every live customer at one moment. The two
-differ in where their rows come from (`features_sql.BATCH`, `EVERYONE`) and in nothing else.
+cancellation that came later does not count. `compute_all` answers for every live customer at one moment,
+`compute_range` for those of a range of ids. They differ in where their rows come from (the heads of `features_sql`)
+and in nothing else.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from sqlalchemy.orm import Session
 
 from . import wire
 from .definitions import FEATURES, LABELS
-from .features_sql import BATCH, BODY, EVERYONE
+from .features_sql import BATCH, BODY, EVERYONE, RANGE
 from .wire import Instants, Uuids
 
-__all__ = ["FEATURES", "LABELS", "FeatureTable", "compute", "compute_all", "load_all", "store"]
+__all__ = ["FEATURES", "LABELS", "FeatureTable", "compute", "compute_all", "compute_range", "load_all", "store"]
 
 _ID_FIELDS = {"n": "int4", "customer_id": "uuid", "random_key": "uuid", "as_of": "timestamptz"}
 _TYPES = {name: feature.sql_type for name, feature in FEATURES.items()}
@@ -75,14 +76,24 @@ def compute(session: Session, shop_id: UUID, targets: Sequence[tuple[UUID, datet
 
 def compute_all(session: Session, shop_id: UUID, as_of: datetime) -> FeatureTable:
     """Features of every live customer there was at one moment (shop time), in the order of random keys."""
-    values = {
+    rows = wire.copy_out(session, EVERYONE + BODY, _moment(shop_id, as_of), _ROW, bulk=True)
+    return _table(rows, wire.order_of(rows["random_key"]))
+
+
+def compute_range(session: Session, shop_id: UUID, as_of: datetime, low: UUID, high: UUID) -> FeatureTable:
+    """As `compute_all`, of the customers with low < id <= high only: reads their rows and nobody else's."""
+    values = {**_moment(shop_id, as_of), "low": low, "high": high}
+    rows = wire.copy_out(session, RANGE + BODY, values, _ROW, bulk=True, workers=0)
+    return _table(rows, wire.order_of(rows["random_key"]))
+
+
+def _moment(shop_id: UUID, as_of: datetime) -> dict[str, Any]:
+    return {
         "shop": shop_id,
         "at": as_of,
         "week": as_of - timedelta(hours=168),
         "month": as_of - timedelta(hours=720),
     }
-    rows = wire.copy_out(session, EVERYONE + BODY, values, _ROW, bulk=True)
-    return _table(rows, wire.order_of(rows["random_key"]))
 
 
 def _read(name: str) -> str:

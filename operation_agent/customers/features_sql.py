@@ -1,6 +1,7 @@
-"""The one SQL text of the features. `BODY` computes; `BATCH` or `EVERYONE` before it says where its rows come from.
+"""The one SQL text of the features. `BODY` computes; a head before it says where its rows come from: `BATCH` for pairs
+of customer and moment, `EVERYONE` and `RANGE` for all customers, or those with low < id <= high, at one moment.
 
-Both heads define the same relations, keyed by `k`: `target` (who is asked about), and the rows that had happened by
+All heads define the same relations, keyed by `k`: `target` (who is asked about), and the rows that had happened by
 then: `order_rows` (not cancelled), `refund_rows`, `timeline_rows`, `message_rows`. `week` and `month` are the starts
 of the last 7 and 30 days. Money is summed as float8: exact for integers up to 2^53, and much faster than numeric.
 Parameters are psycopg's, since the text runs inside COPY.
@@ -69,6 +70,41 @@ WITH target AS NOT MATERIALIZED (
 ), message_rows AS (
   SELECT m.customer_id AS k
   FROM actions m WHERE m.shop_id = %(shop)s AND m.sent_at <= %(at)s::timestamptz AND m.sent_at > %(month)s::timestamptz
+                   AND m.state = 'sent' AND NOT m.held_out AND m.channel <> 'coupon'
+)"""
+
+_BETWEEN = "{0} > %(low)s AND {0} <= %(high)s"
+# A range's refunds are looked up: joined, those of the whole shop would be sorted for every range.
+RANGE = f"""
+WITH target AS NOT MATERIALIZED (
+  SELECT c.id AS k, 0 AS n, c.id AS customer_id, c.random_key, %(at)s::timestamptz AS as_of
+  FROM customers c
+  WHERE c.shop_id = %(shop)s AND {_BETWEEN.format("c.id")} AND c.merged_into IS NULL
+    AND c.first_seen_at <= %(at)s::timestamptz
+), order_rows AS (
+  SELECT o.customer_id AS k, o.ordered_at, o.total_minor, o.discount_minor, o.quantity
+  FROM orders o WHERE o.shop_id = %(shop)s AND {_BETWEEN.format("o.customer_id")}
+                  AND o.ordered_at <= %(at)s::timestamptz
+                  AND (o.cancelled_at IS NULL OR o.cancelled_at > %(at)s::timestamptz)
+), refund_rows AS (
+  SELECT o.k, x.amount_minor FROM (
+    SELECT o.customer_id AS k, o.source_order_id FROM orders o
+    WHERE o.shop_id = %(shop)s AND {_BETWEEN.format("o.customer_id")} AND o.refunded_minor > 0
+      AND o.ordered_at <= %(at)s::timestamptz
+      AND (o.cancelled_at IS NULL OR o.cancelled_at > %(at)s::timestamptz) OFFSET 0) AS o
+  CROSS JOIN LATERAL (
+    SELECT x.amount_minor FROM order_changes x
+    WHERE x.shop_id = %(shop)s AND x.source_order_id = o.source_order_id AND x.kind = 'refunded'
+      AND x.occurred_at <= %(at)s::timestamptz OFFSET 0) AS x
+), timeline_rows AS NOT MATERIALIZED (
+  SELECT t.customer_id AS k, t.type, t.occurred_at, t.product_id,
+         %(week)s::timestamptz AS week, %(month)s::timestamptz AS month
+  FROM timeline t WHERE t.shop_id = %(shop)s AND {_BETWEEN.format("t.customer_id")}
+                    AND t.occurred_at <= %(at)s::timestamptz
+), message_rows AS (
+  SELECT m.customer_id AS k
+  FROM actions m WHERE m.shop_id = %(shop)s AND {_BETWEEN.format("m.customer_id")}
+                   AND m.sent_at <= %(at)s::timestamptz AND m.sent_at > %(month)s::timestamptz
                    AND m.state = 'sent' AND NOT m.held_out AND m.channel <> 'coupon'
 )"""
 

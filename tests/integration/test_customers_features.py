@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -162,6 +163,24 @@ def test_a_batch_of_moments_and_everyone_agree_with_a_recount(engine):
     for index, customer in enumerate(everyone.customer_ids):
         for name in FEATURES:
             np.testing.assert_equal(everyone.columns[name][index], table.columns[name][same[customer]])
+    assert_ranges_are_everyone(engine, shop.id, everyone)
+
+
+def assert_ranges_are_everyone(engine, shop_id: UUID, everyone) -> None:
+    """Three ranges of ids: each customer is in one of them, with the same features."""
+    ordered = sorted(everyone.customer_ids)
+    bounds = [UUID(int=0), ordered[9], ordered[25], ordered[-1]]
+    place = {customer: index for index, customer in enumerate(everyone.customer_ids)}
+    seen = []
+    with for_shop(engine, shop_id) as session:
+        for low, high in itertools.pairwise(bounds):
+            part = features.compute_range(session, shop_id, NOW, low, high)
+            assert part.random_keys == sorted(part.random_keys)
+            seen += part.customer_ids
+            for name in FEATURES:
+                rows = [place[customer] for customer in part.customer_ids]
+                np.testing.assert_equal(part.columns[name], everyone.columns[name][rows])
+    assert sorted(seen) == ordered
 
 
 @pytest.mark.parametrize(
