@@ -26,6 +26,8 @@ from .trigger import When as When
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """`enabled` False: it stays in its strategy, and decides nothing."""
+
     key: str
     when: When
     condition: Condition
@@ -33,21 +35,23 @@ class Rule:
     exit_on: tuple[str, ...] = ()
     priority: int = 0
     name: dict[str, str] = field(default_factory=dict)
+    enabled: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: reading it gives this rule again."""
         name = {"name": self.name} if self.name else {}
+        off = {} if self.enabled else {"enabled": False}
         return {
             "key": self.key, **name, "when": self.when.to_dict(), "if": self.condition.to_dict(),
             "then": {"arms": [arm.to_dict() for arm in self.arms]}, "exit_on": list(self.exit_on),
-            "priority": self.priority,
+            "priority": self.priority, **off,
         }  # fmt: skip
 
 
 def parse(node: Node, vocabulary: Vocabulary) -> Rule:
     """Read a rule. Raises RuleError, naming the path at fault."""
-    node.mapping("key", "name", "when", "if", "then", "exit_on", "priority")
-    name, priority, exit_on = node.get("name"), node.get("priority"), node.get("exit_on")
+    node.mapping("key", "name", "when", "if", "then", "exit_on", "priority", "enabled")
+    name, priority, exit_on, enabled = (node.get(key) for key in ("name", "priority", "exit_on", "enabled"))
     when = trigger.parse(node.need("when"), vocabulary)
     rule = Rule(
         key=node.need("key").key(),
@@ -57,6 +61,7 @@ def parse(node: Node, vocabulary: Vocabulary) -> Rule:
         arms=_arms(node.need("then"), when, vocabulary),
         exit_on=trigger.read_events(exit_on, vocabulary) if exit_on is not None and exit_on.value != [] else (),
         priority=priority.whole(low=-1000, high=1000) if priority else 0,
+        enabled=enabled.flag() if enabled else True,
     )
     trigger.check_event_fields(node.need("if"), rule.condition, when, vocabulary)
     return rule
