@@ -1,119 +1,270 @@
 """Money that may be committed: reserved when an action is planned, committed or released once when it ends.
 
-The budget row's CHECK refuses to overspend and `budget_entries` allows one end per action, so a repeated or late
-call changes nothing. Amounts are minor units of the budget's currency; `at` is system time.
+Three limits at once: in all, a day of the shop's calendar, one customer ever. CHECKs of the database refuse to
+overspend any of them (`budgets`; `budget_days` and `budget_customers` by a copy of the limit), and `budget_entries`
+allows one end per action, so a repeated or late call changes nothing. Money is coupon liability and message cost, in
+minor units of the budget's currency; `at` is system time.
+
+Locks: budget rows in id order; the days and customers of a budget are touched under its row's lock only. Everything
+that plans or settles takes its locks in this order, so that nobody waits in a circle: approvals, actions, executions,
+budgets, outbox, audit. Reserve once per transaction, late: the row is held until it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+Short = Literal["total", "daily", "per_customer"]
+"""Which limit a refused group would have broken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One action's claim on a budget; the actions of a `group` are granted together or not at all."""
+    """One action's claim on a budget; the actions of a `group` are granted together or not at all.
+
+    `day`: of the decision, in the shop's calendar (`executions.day_of`). Without a day or a customer that limit is
+    not asked.
+    """
 
     budget_id: UUID
     action_id: UUID
     amount_minor: int
     group: UUID
+    customer_id: UUID | None = None
+    day: date | None = None
 
 
-def reserve(session: Session, shop_id: UUID, wanted: Sequence[Wanted], *, at: datetime) -> set[UUID]:
-    """Reserve for each group in order while it fits; returns the groups that did not.
+@dataclass(slots=True)
+class _Left:
+    """What may still be reserved, of the budgets that are locked. Without an entry a limit does not exist."""
 
-    A group claims one budget. Locks the budget rows in id order until the transaction ends: call it late.
+    total: dict[UUID, int]
+    daily: dict[tuple[UUID, date], int] = field(default_factory=dict)
+    customers: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+
+    def take(self, members: Sequence[Wanted]) -> Short | None:
+        """Take the whole group, or nothing and say which limit stands against it."""
+        total, daily, customers = _sums(members)
+        if any(amount > self.total.get(key, 0) for key, amount in total.items()):
+            return "total"
+        if any(amount > self.daily.get(key, amount) for key, amount in daily.items()):
+            return "daily"
+        if any(amount > self.customers.get(key, amount) for key, amount in customers.items()):
+            return "per_customer"
+        _subtract(self.total, total)
+        _subtract(self.daily, daily)
+        _subtract(self.customers, customers)
+        return None
+
+
+def _subtract(left: dict[Any, int], taken: dict[Any, int]) -> None:
+    for key, amount in taken.items():
+        if key in left:
+            left[key] -= amount
+
+
+Sums = tuple[dict[UUID, int], dict[tuple[UUID, date], int], dict[tuple[UUID, UUID], int]]
+
+
+def _sums(members: Iterable[Wanted]) -> Sums:
+    total: dict[UUID, int] = {}
+    daily: dict[tuple[UUID, date], int] = {}
+    customers: dict[tuple[UUID, UUID], int] = {}
+    for one in members:
+        total[one.budget_id] = total.get(one.budget_id, 0) + one.amount_minor
+        if one.day is not None:
+            on = one.budget_id, one.day
+            daily[on] = daily.get(on, 0) + one.amount_minor
+        if one.customer_id is not None:
+            whose = one.budget_id, one.customer_id
+            customers[whose] = customers.get(whose, 0) + one.amount_minor
+    return total, daily, customers
+
+
+def reserve(session: Session, shop_id: UUID, wanted: Sequence[Wanted], *, at: datetime) -> dict[UUID, Short]:
+    """Reserve for each group, in the order of `wanted` while it fits; returns the groups that did not, and why.
+
+    Locks the budgets until the transaction ends: call it late, after `executions.take`.
     """
     groups: dict[UUID, list[Wanted]] = {}
     for one in wanted:
         if one.amount_minor > 0:
             groups.setdefault(one.group, []).append(one)
     if not groups:
-        return set()
-    left = _available(session, shop_id, sorted({one.budget_id for one in wanted}))
+        return {}
+    left = _lock(session, shop_id, [one for members in groups.values() for one in members])
     granted: list[Wanted] = []
-    refused: set[UUID] = set()
+    refused: dict[UUID, Short] = {}
     for group, members in groups.items():
-        total, budget_id = sum(one.amount_minor for one in members), members[0].budget_id
-        if total <= left.get(budget_id, 0):
-            left[budget_id] -= total
+        short = left.take(members)
+        if short is None:
             granted += members
         else:
-            refused.add(group)
+            refused[group] = short
     if granted:
         _write_reservations(session, shop_id, granted, at)
     return refused
 
 
-def _available(session: Session, shop_id: UUID, budget_ids: Sequence[UUID]) -> dict[UUID, int]:
-    rows = session.execute(
-        text(
-            "SELECT id, limit_minor - reserved_minor - spent_minor AS available FROM budgets"
-            " WHERE shop_id = :shop AND id = ANY(:ids) ORDER BY id FOR UPDATE"
-        ),
-        {"shop": shop_id, "ids": list(budget_ids)},
-    )
-    return {row.id: row.available for row in rows}
+# -- what is left -------------------------------------------------------------------------------------------------
+
+_LOCK = """
+SELECT id, limit_minor - reserved_minor - spent_minor AS available, daily_minor, per_customer_minor FROM budgets
+WHERE shop_id = :shop AND id = ANY(:ids) ORDER BY id FOR UPDATE
+"""
+
+_DAYS = """
+SELECT w.budget_id, w.day, COALESCE(d.committed_minor, 0) AS committed
+FROM unnest(CAST(:budgets AS uuid[]), CAST(:days AS date[])) AS w (budget_id, day)
+LEFT JOIN budget_days d ON d.shop_id = :shop AND d.budget_id = w.budget_id AND d.day = w.day
+"""
+
+# somebody's money is also what was committed to those who were merged into them
+_CUSTOMERS = """
+SELECT w.budget_id, w.customer_id, COALESCE(sum(b.committed_minor), 0)::bigint AS committed
+FROM unnest(CAST(:budgets AS uuid[]), CAST(:customers AS uuid[])) AS w (budget_id, customer_id)
+LEFT JOIN LATERAL (
+  SELECT w.customer_id AS id
+  UNION ALL SELECT c.id FROM customers c WHERE c.shop_id = :shop AND c.merged_into = w.customer_id) known ON true
+LEFT JOIN budget_customers b ON b.shop_id = :shop AND b.budget_id = w.budget_id AND b.customer_id = known.id
+GROUP BY 1, 2
+"""
+
+
+def _lock(session: Session, shop_id: UUID, wanted: Sequence[Wanted]) -> _Left:
+    total, daily, customers = _sums(wanted)
+    rows = {row.id: row for row in session.execute(text(_LOCK), {"shop": shop_id, "ids": sorted(total)})}
+    left = _Left({id_: row.available for id_, row in rows.items()})
+    paced = [key for key in daily if key[0] in rows and rows[key[0]].daily_minor is not None]
+    if paced:
+        values = {"shop": shop_id, "budgets": [key[0] for key in paced], "days": [key[1] for key in paced]}
+        for row in session.execute(text(_DAYS), values):
+            left.daily[row.budget_id, row.day] = rows[row.budget_id].daily_minor - row.committed
+    limited = [key for key in customers if key[0] in rows and rows[key[0]].per_customer_minor is not None]
+    if limited:
+        values = {"shop": shop_id, "budgets": [key[0] for key in limited], "customers": [key[1] for key in limited]}
+        for row in session.execute(text(_CUSTOMERS), values):
+            most = rows[row.budget_id].per_customer_minor
+            left.customers[row.budget_id, row.customer_id] = most - row.committed
+    return left
+
+
+# -- what is written ----------------------------------------------------------------------------------------------
+
+_RESERVE = """
+WITH r AS (
+  SELECT * FROM unnest(CAST(:budgets AS uuid[]), CAST(:actions AS uuid[]), CAST(:amounts AS bigint[]),
+    CAST(:customers AS uuid[]), CAST(:days AS date[])) AS r (budget_id, action_id, amount_minor, customer_id, day)
+), entries AS (
+  INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at, day, customer_id)
+  SELECT :shop, budget_id, action_id, 'reserve', amount_minor, :at, day, customer_id FROM r
+), days AS (
+  INSERT INTO budget_days AS d (shop_id, budget_id, day, committed_minor, limit_minor)
+  SELECT :shop, r.budget_id, r.day, sum(r.amount_minor), b.daily_minor
+  FROM r JOIN budgets b ON b.shop_id = :shop AND b.id = r.budget_id WHERE r.day IS NOT NULL
+  GROUP BY r.budget_id, r.day, b.daily_minor
+  ON CONFLICT (shop_id, budget_id, day) DO UPDATE
+  SET committed_minor = d.committed_minor + EXCLUDED.committed_minor, limit_minor = EXCLUDED.limit_minor
+), customers AS (
+  INSERT INTO budget_customers AS c (shop_id, budget_id, customer_id, committed_minor, limit_minor)
+  SELECT :shop, r.budget_id, r.customer_id, sum(r.amount_minor), b.per_customer_minor
+  FROM r JOIN budgets b ON b.shop_id = :shop AND b.id = r.budget_id AND b.per_customer_minor IS NOT NULL
+  WHERE r.customer_id IS NOT NULL GROUP BY r.budget_id, r.customer_id, b.per_customer_minor
+  ON CONFLICT (shop_id, budget_id, customer_id) DO UPDATE
+  SET committed_minor = c.committed_minor + EXCLUDED.committed_minor, limit_minor = EXCLUDED.limit_minor
+)
+UPDATE budgets b SET reserved_minor = b.reserved_minor + t.total
+FROM (SELECT budget_id, sum(amount_minor) AS total FROM r GROUP BY budget_id) t
+WHERE b.shop_id = :shop AND b.id = t.budget_id
+"""
 
 
 def _write_reservations(session: Session, shop_id: UUID, granted: Sequence[Wanted], at: datetime) -> None:
     session.execute(
-        text(
-            """
-            WITH r AS (
-              SELECT * FROM unnest(CAST(:budgets AS uuid[]), CAST(:actions AS uuid[]), CAST(:amounts AS bigint[]))
-                AS r (budget_id, action_id, amount_minor)
-            ), entries AS (
-              INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at)
-              SELECT :shop, budget_id, action_id, 'reserve', amount_minor, :at FROM r
-            )
-            UPDATE budgets b SET reserved_minor = b.reserved_minor + t.total
-            FROM (SELECT budget_id, sum(amount_minor) AS total FROM r GROUP BY budget_id) t
-            WHERE b.shop_id = :shop AND b.id = t.budget_id
-            """
-        ),
+        text(_RESERVE),
         {
             "shop": shop_id,
             "at": at,
             "budgets": [one.budget_id for one in granted],
             "actions": [one.action_id for one in granted],
             "amounts": [one.amount_minor for one in granted],
+            "customers": [one.customer_id for one in granted],
+            "days": [one.day for one in granted],
         },
     )
 
 
-_FINISH = """
-WITH entries AS (
-  INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at)
-  SELECT r.shop_id, r.budget_id, r.action_id, :kind, r.amount_minor, :at
-  FROM budget_entries r WHERE r.shop_id = :shop AND r.action_id = ANY(:actions) AND r.kind = 'reserve'
-  ON CONFLICT DO NOTHING
-  RETURNING budget_id, amount_minor
-), totals AS (
-  SELECT budget_id, sum(amount_minor) AS total FROM entries GROUP BY budget_id
-), locked AS (
-  SELECT b.id, t.total FROM budgets b JOIN totals t ON t.budget_id = b.id
-  WHERE b.shop_id = :shop ORDER BY b.id FOR UPDATE OF b
+_END = """
+INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at, day, customer_id)
+SELECT r.shop_id, r.budget_id, r.action_id, :kind, r.amount_minor, :at, r.day, r.customer_id
+FROM budget_entries r WHERE r.shop_id = :shop AND r.action_id = ANY(:actions) AND r.kind = 'reserve'
+ORDER BY r.action_id
+ON CONFLICT DO NOTHING
+RETURNING budget_id, action_id, amount_minor, day, customer_id
+"""
+
+_SETTLE = """
+WITH locked AS (
+  SELECT b.id, t.total FROM unnest(CAST(:budgets AS uuid[]), CAST(:totals AS bigint[])) AS t (id, total)
+  JOIN budgets b ON b.shop_id = :shop AND b.id = t.id ORDER BY b.id FOR UPDATE OF b
 )
 UPDATE budgets b SET reserved_minor = b.reserved_minor - locked.total,
   spent_minor = b.spent_minor + locked.total * :spends
 FROM locked WHERE b.shop_id = :shop AND b.id = locked.id
 """
 
+# after _SETTLE, whose locks they stand under
+_GIVE_BACK_DAYS = """
+UPDATE budget_days d SET committed_minor = d.committed_minor - r.amount
+FROM unnest(CAST(:budgets AS uuid[]), CAST(:days AS date[]), CAST(:amounts AS bigint[])) AS r (budget_id, day, amount)
+WHERE d.shop_id = :shop AND d.budget_id = r.budget_id AND d.day = r.day
+"""
+
+_GIVE_BACK_CUSTOMERS = """
+UPDATE budget_customers c SET committed_minor = c.committed_minor - r.amount
+FROM unnest(CAST(:budgets AS uuid[]), CAST(:customers AS uuid[]), CAST(:amounts AS bigint[]))
+  AS r (budget_id, customer_id, amount)
+JOIN budgets b ON b.shop_id = :shop AND b.id = r.budget_id AND b.per_customer_minor IS NOT NULL
+WHERE c.shop_id = :shop AND c.budget_id = r.budget_id AND c.customer_id = r.customer_id
+"""
+
 
 def finish(
     session: Session, shop_id: UUID, action_ids: Sequence[UUID], kind: Literal["commit", "release"], *, at: datetime
 ) -> None:
-    """End these actions' reservations, once; those that have none, or ended before, are left alone."""
-    if action_ids:
-        session.execute(
-            text(_FINISH),
-            {"shop": shop_id, "actions": list(action_ids), "kind": kind, "at": at, "spends": int(kind == "commit")},
-        )
+    """End these actions' reservations, once; those that have none, or ended before, are left alone.
+
+    A release gives the money back to all three limits: to the day and the customer it was reserved for.
+    """
+    if not action_ids:
+        return
+    values = {"shop": shop_id, "actions": list(action_ids), "kind": kind, "at": at}
+    ended = [
+        Wanted(row.budget_id, row.action_id, row.amount_minor, row.action_id, row.customer_id, row.day)
+        for row in session.execute(text(_END), values)
+    ]
+    if not ended:
+        return
+    total, daily, customers = _sums(ended)
+    session.execute(
+        text(_SETTLE),
+        {"shop": shop_id, "budgets": list(total), "totals": list(total.values()), "spends": int(kind == "commit")},
+    )
+    if kind == "release":
+        _give_back(session, shop_id, "days", _GIVE_BACK_DAYS, daily)
+        _give_back(session, shop_id, "customers", _GIVE_BACK_CUSTOMERS, customers)
+
+
+def _give_back(
+    session: Session, shop_id: UUID, name: str, statement: str, amounts: dict[tuple[UUID, Any], int]
+) -> None:
+    if amounts:
+        values = {"budgets": [key[0] for key in amounts], name: [key[1] for key in amounts]}
+        session.execute(text(statement), {"shop": shop_id, **values, "amounts": list(amounts.values())})
