@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from .tree import Node
+
 
 def next_time(wanted: time, at: datetime, zone: ZoneInfo) -> datetime:
     """The first instant from `at` on at which clocks in `zone` show `wanted`, as UTC.
@@ -40,3 +42,14 @@ def instant(value: Any, zone: ZoneInfo) -> datetime | None:
         return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def read_clock(node: Node) -> time:
+    """A time of day, HH:MM. Raises RuleError."""
+    hint = 'a time of day is wanted, in quotes, such as "09:00"'
+    if not isinstance(node.value, str) or len(node.value) != 5 or node.value[2] != ":":
+        raise node.fail(hint)
+    hours, minutes = node.value[:2], node.value[3:]
+    if not (node.value.isascii() and hours.isdigit() and minutes.isdigit()) or int(hours) > 23 or int(minutes) > 59:
+        raise node.fail(hint)
+    return time(int(hours), int(minutes))

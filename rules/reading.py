@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import time, timedelta
+from datetime import timedelta
 
 from . import condition as conditions
 from . import step as steps_form
 from .condition import Condition
 from .fields import Vocabulary
+from .moments import read_clock
 from .program import AnyStep, Branch, Delay, Exit, Wait
 from .step import Step
 from .tree import Node
@@ -179,7 +180,7 @@ def _delay(node: Node, key: str, reader: _Reader) -> Delay:
     if "until" in children:
         if plus is not None:
             raise plus.fail("`plus` goes with `date`")
-        return Delay(until=clock_time(node.need("until")), key=key)
+        return Delay(until=read_clock(node.need("until")), key=key)
     return Delay(date=_date(node.need("date"), reader), plus=signed(plus) if plus else timedelta(0), key=key)
 
 
@@ -189,17 +190,6 @@ def _date(node: Node, reader: _Reader) -> str:
         raise node.fail("a date is a property of the triggering event, such as event.starts_at")
     check_property(node, name, reader.when.event_types, reader.vocabulary)
     return name
-
-
-def clock_time(node: Node) -> time:
-    """A time of day, HH:MM. Raises RuleError."""
-    hint = 'a time of day is wanted, in quotes, such as "09:00"'
-    if not isinstance(node.value, str) or len(node.value) != 5 or node.value[2] != ":":
-        raise node.fail(hint)
-    hours, minutes = node.value[:2], node.value[3:]
-    if not (node.value.isascii() and hours.isdigit() and minutes.isdigit()) or int(hours) > 23 or int(minutes) > 59:
-        raise node.fail(hint)
-    return time(int(hours), int(minutes))
 
 
 def signed(node: Node) -> timedelta:

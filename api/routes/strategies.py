@@ -101,7 +101,7 @@ def _drafted(body: NewStrategy) -> definitions.Strategy:
     made = library.template(body.template)
     if body.holdout is not None:
         made = replace(made, holdout=body.holdout)
-    return made if body.budget is None else replace(made, budget=definitions.Budget(body.budget))
+    return made if body.budget is None else made.limited(budget=definitions.Budget(body.budget))
 
 
 _RULES = text("""

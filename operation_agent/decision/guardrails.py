@@ -136,11 +136,12 @@ def cap(
     every strategy and the held-out ones too. Times are seconds since 1970.
     """
     for limit in caps:
-        known, span = planned.get(limit.channel, ()), limit.window.total_seconds()
+        span = limit.window.total_seconds()
+        known = [due for channel, times in planned.items() if limit.channel in (None, channel) for due in times]
         for arm in messages:
             if not known and len(arm) <= limit.count:
                 continue
-            added = [at + offset for channel, offset in arm if channel == limit.channel]
+            added = [at + offset for channel, offset in arm if limit.channel in (None, channel)]
             most = fullest_window([*known, *added], added, span)
             if most > limit.count:
                 detail = {"channel": limit.channel, "count": limit.count, "window_days": _days(limit.window)}

@@ -97,13 +97,14 @@ def _load_messages(
     session: Session, history: History, values: dict[str, Any], rules: Sequence[LiveRule], since: datetime
 ) -> None:
     windows = [cap.window for rule in rules for cap in rule.strategy.caps]
-    channels = sorted({cap.channel for rule in rules for cap in rule.strategy.caps})
-    if not channels:
+    named = {cap.channel for rule in rules for cap in rule.strategy.caps}
+    channels = None if None in named else sorted(channel for channel in named if channel)
+    if not named:
         return
     rows = session.execute(
         text(
             f"SELECT customer_id, channel, extract(epoch FROM due_at)::float8 AS due FROM actions WHERE {_IN}"  # noqa: S608
-            " AND channel = ANY(:channels) AND topic = 'marketing' AND state = ANY(:states) AND due_at > :since"
+            " AND (CAST(:channels AS text[]) IS NULL OR channel = ANY(:channels)) AND topic = 'marketing' AND state = ANY(:states) AND due_at > :since"
         ),
         {
             **values,

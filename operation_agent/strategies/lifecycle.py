@@ -108,7 +108,7 @@ def start(
     if holdout is not None:
         strategy = replace(strategy, holdout=holdout)
     if budget is not None:
-        strategy = replace(strategy, budget=Budget(budget))
+        strategy = strategy.limited(budget=Budget(budget))
     create(session, shop, strategy, at=at, actor=actor)
     return move(session, shop, strategy.key, "live", at=at, actor=actor)
 

@@ -59,7 +59,9 @@ def test_every_template_starts_and_its_rules_are_live(engine, shop_id, act):
 
 def test_what_was_started_is_the_template_with_what_was_asked_for(engine, shop_id, act):
     row = act(lifecycle.start, "win_back", holdout=0.1, budget=Decimal("12.34"))
-    assert lifecycle.read(row.definition) == replace(template("win_back"), holdout=0.1, budget=Budget(Decimal("12.34")))
+    assert lifecycle.read(row.definition) == replace(template("win_back"), holdout=0.1).limited(
+        budget=Budget(Decimal("12.34"))
+    )
     with for_shop(engine, shop_id) as session:
         budget = session.execute(text("SELECT * FROM budgets WHERE id = :id"), {"id": row.budget_id}).one()
     assert (budget.limit_minor, budget.currency, budget.reserved_minor) == (1234, "USD", 0)
@@ -97,7 +99,7 @@ def test_a_definition_that_does_not_read_is_rejected_with_its_path(act):
     with pytest.raises(Rejected) as caught:
         lifecycle.read(raw)
     assert (caught.value.code, caught.value.where) == ("strategy", "rules[0].if.any")
-    other = replace(template("conversion"), budget=Budget(Decimal(5), "EUR"))
+    other = template("conversion").limited(budget=Budget(Decimal(5), "EUR"))
     with pytest.raises(Rejected, match="trades in USD"):
         act(lifecycle.create, other)
 
