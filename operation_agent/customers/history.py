@@ -31,6 +31,11 @@ _PROFILE = ("customer.identified", "customer.aliased")
 _AMOUNT = {"order.paid": "total_minor", "order.refunded": "amount_minor", "checkout.started": "value_minor"}
 
 
+def amount_property(type: str) -> str:
+    """Which property of an event of this type stands in `timeline.amount_minor`."""
+    return _AMOUNT.get(type, "price_minor")
+
+
 def apply(session: Session, shop: Shop, events: Sequence[Event], people: Mapping[UUID, Resolved | None]) -> None:
     """Write what `events` say; `people` is what `identity.resolve` answered for them (by event id).
 
@@ -134,7 +139,7 @@ def _timeline(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
             "events": [event.id for event, _ in rows],
             "types": [event.type for event, _ in rows],
             "products": [_text(event.properties.get("product_id")) for event, _ in rows],
-            "amounts": [event.properties.get(_AMOUNT.get(event.type, "price_minor")) for event, _ in rows],
+            "amounts": [event.properties.get(amount_property(event.type)) for event, _ in rows],
         },
     )
 
