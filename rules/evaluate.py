@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .condition import Condition, Group, Leaf, Reference, fields_of
+from .condition import Condition, Group, History, Leaf, Reference, columns_of, fields_of, histories_of
 
 Mask = NDArray[np.bool_]
 Masks = tuple[Mask, Mask]
@@ -75,10 +75,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class CompiledCondition:
-    """A condition ready to evaluate. `fields` are the columns it looks at."""
+    """A condition ready to evaluate. `needs`: every column it looks at; of these `fields` are what it names, and
+    `histories` what it asks of past events, by column; the others are `<field>.since` and `before:<field>`."""
 
     condition: Condition
     fields: frozenset[str]
+    needs: frozenset[str]
+    histories: Mapping[str, History]
     _root: _Node
 
     def evaluate(self, columns: Columns, n: int) -> Evaluation:
@@ -95,7 +98,8 @@ class CompiledCondition:
 
 def compile(condition: Condition) -> CompiledCondition:
     """Bind each comparison to its column kind, once per rule version."""
-    return CompiledCondition(condition, frozenset(fields_of(condition)), _bind(condition, "if"))
+    needs, fields = frozenset(columns_of(condition)), frozenset(fields_of(condition))
+    return CompiledCondition(condition, fields, needs, histories_of(condition), _bind(condition, "if"))
 
 
 def _bind(condition: Condition, path: str) -> _Node:

@@ -57,7 +57,7 @@ def parse(node: Node, vocabulary: Vocabulary) -> Rule:
         key=node.need("key").key(),
         name=name.languages(longest=200) if name else {},
         when=when,
-        condition=conditions.parse(node.need("if"), vocabulary.fields),
+        condition=conditions.parse(node.need("if"), vocabulary),
         arms=_arms(node.need("then"), when, vocabulary),
         exit_on=trigger.read_events(exit_on, vocabulary) if exit_on is not None and exit_on.value != [] else (),
         priority=priority.whole(low=-1000, high=1000) if priority else 0,
