@@ -1,0 +1,2 @@
+DROP INDEX timeline_complaints;
+DROP TABLE estimators;
