@@ -17,8 +17,8 @@ Why = Literal["loses_money", "better_variant", "budget", "messages", "too_many"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`slot`: what it is a variant of. `profit` and `spend` in minor units over the horizon; `messages`: how many one
-    customer of `cluster` gets in it."""
+    """`slot`: what it is a variant of. `profit`, and `spend` (what it commits of the budget), in minor units over the
+    horizon; `messages`: how many one customer of `cluster` gets in it."""
 
     key: str
     slot: str

@@ -83,9 +83,11 @@ def predict(guess: float, elsewhere: Iterable[Measured], here: Measured | None) 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of one option over its horizon: incremental orders and profit (minor units) with 95 % intervals, and what is
-    spent (discounts on the orders that redeem, and messages). `evidence`: customers behind it, 0: the prior alone."""
+    """Of one option over its horizon: incremental orders and profit (minor units) with 95 % intervals, what is spent
+    (discounts on the orders that redeem, and messages), and its `liability`: were every coupon redeemed, which is what
+    a budget commits. `evidence`: customers behind it, 0: the prior alone."""
 
+    customers: float
     orders: float
     orders_lower: float
     orders_upper: float
@@ -93,6 +95,7 @@ class Prediction:
     profit_lower: float
     profit_upper: float
     spend: float
+    liability: float
     evidence: int
 
 
@@ -111,7 +114,7 @@ class ArmPlan:
 def forecast(arms: Iterable[ArmPlan], *, customers: float, order_minor: float, margin_rate: float) -> Prediction:
     """Over `customers` treated, each arm its share. Profit = increment · order · margin - redemption · order · percent
     - messages. Only the increment is uncertain here; arms of one template err together, so their errors add up."""
-    orders = profit = spend = deviation = 0.0
+    orders = profit = spend = liability = deviation = 0.0
     evidence = 0
     for arm in arms:
         reached = customers * arm.share
@@ -119,8 +122,12 @@ def forecast(arms: Iterable[ArmPlan], *, customers: float, order_minor: float, m
         orders += reached * arm.increment.mean
         profit += reached * arm.increment.mean * order_minor * margin_rate - cost
         spend += cost
+        liability += reached * (order_minor * arm.percent / 100 + arm.message_cost)
         deviation += reached * math.sqrt(arm.increment.variance)
         evidence = max(evidence, arm.increment.evidence)
     reach = _REACH * deviation
     worth = reach * order_minor * margin_rate
-    return Prediction(orders, orders - reach, orders + reach, profit, profit - worth, profit + worth, spend, evidence)
+    return Prediction(
+        customers, orders, orders - reach, orders + reach, profit, profit - worth, profit + worth, spend, liability,
+        evidence,
+    )  # fmt: skip

@@ -56,6 +56,7 @@ def test_a_forecast_is_the_money_of_its_arms():
     assert found.orders == pytest.approx(500 * 0.02 + 500 * 0.04)
     spend = 500 * 1 + 500 * (0.06 * 500 + 1)
     assert found.spend == pytest.approx(spend)
+    assert found.liability == pytest.approx(500 * 1 + 500 * (500 + 1))
     assert found.profit == pytest.approx(30 * 5_000 * 0.4 - spend)
     assert found.orders_upper - found.orders == pytest.approx(1.95996 * (500 * 0.01 + 500 * 0.02), rel=1e-4)
     assert found.profit_upper - found.profit == pytest.approx((found.orders_upper - found.orders) * 2_000)
