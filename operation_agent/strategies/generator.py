@@ -125,7 +125,7 @@ def _key(template_key: str, cluster: ClusterView, depth: float | None) -> str:
 
 def _rule(rule: Rule, cluster: ClusterView, depth: float | None) -> Rule | None:
     """The rule for this cluster alone; None when without a coupon nothing of it is left."""
-    arms = [arm for arm in rule.arms if depth is not None or not _gives_coupon(arm)]
+    arms = _arms(rule, depth)
     if not any(arm.steps for arm in arms):
         return None
     plain = max((arm.prior.increment for arm in rule.arms if arm.prior and not _gives_coupon(arm)), default=0.0)
@@ -140,6 +140,13 @@ def _rule(rule: Rule, cluster: ClusterView, depth: float | None) -> Rule | None:
     )
 
 
+def _arms(rule: Rule, depth: float | None) -> list[Arm]:
+    """Those without a coupon, and of those with one the nearest to `depth`."""
+    offering = [arm for arm in rule.arms if _gives_coupon(arm)]
+    kept = min(offering, key=lambda arm: abs(_percent(arm) - depth), default=None) if depth is not None else None
+    return [arm for arm in rule.arms if arm is kept or not _gives_coupon(arm)]
+
+
 def _within(cluster: ClusterView, condition: Condition) -> Condition:
     member = Leaf("cluster.lineage", "equals", str(cluster.lineage), "label")
     inner = condition.children if isinstance(condition, Group) and condition.kind == "all" else (condition,)
@@ -149,10 +156,9 @@ def _within(cluster: ClusterView, condition: Condition) -> Condition:
 def _deepened(arm: Arm, depth: float, plain: float) -> Arm:
     """The arm with its coupon at `depth` percent. What the coupon adds to a plain message, and how often it is
     redeemed, is taken to grow with the discount, up to twice what the template says."""
-    given = [one.step for one in actions(arm) if one.step.action == "coupon"]
-    if not given:
+    if not _gives_coupon(arm):
         return arm
-    ratio = min(depth / max(float(one.parameters["percent"]) for one in given), 2.0)
+    ratio = min(depth / _percent(arm), 2.0)
     prior = arm.prior
     if prior is not None:
         increment = plain + (prior.increment - plain) * ratio
@@ -187,6 +193,10 @@ def _at_hour(schedule: str, hour: int) -> str:
 
 def _gives_coupon(arm: Arm) -> bool:
     return any(one.step.action == "coupon" for one in actions(arm))
+
+
+def _percent(arm: Arm) -> float:
+    return max(float(one.step.parameters["percent"]) for one in actions(arm) if one.step.action == "coupon")
 
 
 def _has_coupon(template: Strategy) -> bool:
