@@ -121,7 +121,7 @@ def _yaml(content: str, name: str) -> Any:
 
     try:
         _refuse_bombs(content, name)
-        return yaml.load(content, Loader=_loader())  # noqa: S506 - a SafeLoader
+        return yaml.load(content, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).split("\n")[0]

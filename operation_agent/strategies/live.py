@@ -18,7 +18,7 @@ from rules.rule import Rule
 from rules.strategy import Strategy
 from rules.tree import Node
 
-from .lifecycle import read
+from .records import read
 from .vocabulary import vocabulary
 
 SHOPS_KEPT = 256
@@ -45,7 +45,7 @@ _lock = threading.Lock()
 
 
 def live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
-    """Every rule of a live strategy, by key. One small query when nothing changed since the last call."""
+    """Every rule of a live strategy that is not switched off, by key. One small query when nothing changed since."""
     stamp = _stamp(session, shop_id)
     with _lock:
         found = _kept.get(shop_id)
@@ -69,10 +69,12 @@ def triggering_types(session: Session, shop_id: UUID) -> frozenset[str]:
 def _stamp(session: Session, shop_id: UUID) -> Stamp:
     # the time too: a revision may be rolled back, and its number come again with another content
     rows = session.execute(
-        text("SELECT id, revision, updated_at FROM strategies WHERE shop_id = :shop AND state = 'live' ORDER BY id"),
+        text(
+            "SELECT id, live_revision, updated_at FROM strategies WHERE shop_id = :shop AND state = 'live' ORDER BY id"
+        ),
         {"shop": shop_id},
     )
-    return tuple((row.id, row.revision, row.updated_at) for row in rows)
+    return tuple((row.id, row.live_revision, row.updated_at) for row in rows)
 
 
 def _load(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:

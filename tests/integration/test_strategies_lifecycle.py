@@ -54,7 +54,7 @@ def test_every_template_starts_and_its_rules_are_live(engine, shop_id, act):
         verbs = session.execute(
             text("SELECT verb, count(*) FROM audit_log WHERE shop_id = :s AND actor = 'op' GROUP BY 1"), {"s": shop_id}
         ).all()
-    assert dict(map(tuple, verbs)) == {"strategy.created": 4, "strategy.live": 4}
+    assert dict(map(tuple, verbs)) == {"strategy.created": 4, "strategy.published": 4}
 
 
 def test_what_was_started_is_the_template_with_what_was_asked_for(engine, shop_id, act):
