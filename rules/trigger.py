@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from . import condition as conditions
-from . import cron, duration
+from . import duration, recurrence
 from .condition import Condition
 from .fields import Vocabulary
 from .tree import Node, unique
@@ -120,7 +120,7 @@ def read_events(node: Node, vocabulary: Vocabulary) -> tuple[str, ...]:
 def _schedule(node: Node) -> str:
     expression = node.text(longest=500)
     try:
-        cron.check(expression)
+        recurrence.check(expression)
     except ValueError as error:
         raise node.fail(str(error)) from None
     return " ".join(expression.split())
