@@ -2,47 +2,54 @@
 
 Three-valued (Kleene's strong logic): a comparison with something missing is *unknown*; `all` is false when any member
 is false, else unknown when any is unknown; `any` the other way round; `none` is not `any`. A rule takes a customer
-only when its condition is true. Inside, each node is a pair of masks: where it is surely true, where surely false.
+only when its condition is true. Inside, each node gives where it is surely true and where it may be (`columns.Masks`).
 
-Columns: `number`, `flag` and `time` are float64 with NaN for missing (a flag is 1 or 0, an instant seconds since 1970,
-UTC; whole-number and bool arrays will do); `label`, `list` and `any` are object arrays with None for missing. A column
-that is absent is missing for everybody. `at` holds each row's moment, for `within` on instants.
+Many rows are taken in blocks that fit the processor's cache, and a few rows one by one as plain values; it is the same
+text of each comparison (`comparison`) that runs either way. What the columns are, `columns` says.
 """
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .condition import Condition, Group, History, Leaf, Reference, columns_of, fields_of, histories_of
+from . import comparison, duration
+from .columns import AT as AT
+from .columns import Batch as Batch
+from .columns import Columns as Columns
+from .columns import Labels as Labels
+from .columns import Masks, Row, View
+from .comparison import Test
+from .condition import (
+    Condition,
+    History,
+    Leaf,
+    Reference,
+    Relative,
+    before_column,
+    columns_of,
+    fields_of,
+    histories_of,
+    since_column,
+)
 
 Mask = NDArray[np.bool_]
-Masks = tuple[Mask, Mask]
-Columns = Mapping[str, NDArray[Any]]
 
-AT = "at"
-
-_ORDER: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
-    "lt": (operator.lt, operator.ge),
-    "lte": (operator.le, operator.gt),
-    "gt": (operator.gt, operator.le),
-    "gte": (operator.ge, operator.lt),
-}
-"""Each comparison with its contrary: NaN makes both false, and so the row unknown."""
-
-_NEGATED = {"not_equals": "equals", "not_in": "in", "not_exists": "exists"}
+BLOCK = 16_384
+"""Rows taken together: a column's block of 128 KB stays in the processor's cache over all rules (bench/rules.py)."""
+FEW = 6
+"""Up to so many rows are faster as plain values, one by one (bench/rules.py)."""
 
 
 class LeafResult(NamedTuple):
-    """How one comparison came out for one row. `holds` is None when it is unknown; `against` is the value that a
-    reference had."""
+    """How one comparison came out for one row. `holds` is None when it is unknown; `against`: what a reference or an
+    instant that moves along was; `before`: what a changed value was; `since`: how long a held one has been there."""
 
     path: str
     field: str
@@ -51,12 +58,18 @@ class LeafResult(NamedTuple):
     seen: Any
     holds: bool | None
     against: Any = None
+    history: Mapping[str, Any] | None = None
+    before: Any = None
+    held: str | None = None
+    since: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         written = {"path": self.path, "field": self.field, "op": self.op, "seen": self.seen, "holds": self.holds}
-        if self.value is not None:
-            written["value"] = self.value
-        return written if self.against is None else {**written, "against": self.against}
+        also = {
+            "value": self.value, "against": self.against, "history": self.history, "before": self.before,
+            "for": self.held, "since": self.since,
+        }  # fmt: skip
+        return written | {key: value for key, value in also.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,12 @@ class Evaluation:
 
     matched: Mask
     unknown: Mask
-    columns: Columns
-    leaves: tuple[tuple[_CompiledLeaf, Masks], ...]
+    condition: CompiledCondition
+    batch: Batch
 
     def explain(self, row: int) -> list[LeafResult]:
-        """Every comparison for one row, with the value seen: from the masks that decided."""
-        return [leaf.result(self.columns, row, masks) for leaf, masks in self.leaves]
+        """Every comparison for one row, in reading order, with the value seen."""
+        return self.condition.explain(self.batch, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,264 +95,179 @@ class CompiledCondition:
     fields: frozenset[str]
     needs: frozenset[str]
     histories: Mapping[str, History]
-    _root: _Node
+    _test: Test
+    _leaves: tuple[_CompiledLeaf, ...]
 
-    def evaluate(self, columns: Columns, n: int) -> Evaluation:
-        """Evaluate over `n` rows. Raises nothing for missing values or missing columns."""
-        seen: list[tuple[_CompiledLeaf, Masks]] = []
-        true, false = self._root.masks(columns, n, seen)
-        return Evaluation(true, ~(true | false), columns, tuple(seen))
+    def evaluate(self, columns: Columns | Batch, n: int) -> Evaluation:
+        """Evaluate over the first `n` rows. Raises nothing for missing values or missing columns. Several conditions
+        over the same rows are held against one Batch."""
+        return evaluate_all([self], columns, n)[0]
 
-    def explain(self, columns: Columns, row: int) -> list[LeafResult]:
-        """As Evaluation.explain, for one row of columns that are not evaluated yet."""
-        single = {name: column[row : row + 1] for name, column in columns.items()}
-        return self.evaluate(single, 1).explain(0)
+    def explain(self, columns: Columns | Batch, row: int) -> list[LeafResult]:
+        """As Evaluation.explain, also for columns that are not evaluated."""
+        seen = columns.row(row) if isinstance(columns, Batch) else Row(columns, row)
+        return [leaf.result(seen) for leaf in self._leaves]
+
+    def outcome(self, row: Row) -> bool | None:
+        """Whether it holds for one row; None: unknown."""
+        true, maybe = self._test(row)
+        return True if true else None if maybe else False
 
 
 def compile(condition: Condition) -> CompiledCondition:
-    """Bind each comparison to its column kind, once per rule version."""
-    needs, fields = frozenset(columns_of(condition)), frozenset(fields_of(condition))
-    return CompiledCondition(condition, fields, needs, histories_of(condition), _bind(condition, "if"))
+    """Bind each comparison to its columns, once per rule version."""
+    found: list[_CompiledLeaf] = []
+    test, _ = _bind(condition, "if", found)
+    return CompiledCondition(
+        condition, frozenset(fields_of(condition)), frozenset(columns_of(condition)), histories_of(condition), test,
+        tuple(found),
+    )  # fmt: skip
 
 
-def _bind(condition: Condition, path: str) -> _Node:
+def evaluate_all(conditions: Sequence[CompiledCondition], columns: Columns | Batch, n: int) -> list[Evaluation]:
+    """Each condition over the same `n` rows; block by block, so that what one has converted serves all."""
+    batch = columns if isinstance(columns, Batch) else Batch(columns, n)
+    if n <= FEW:
+        return [_one_by_one(one, batch, n) for one in conditions]
+    if n <= BLOCK:
+        return [Evaluation(*_told(one._test(batch)), one, batch) for one in conditions]
+    matched = [np.empty(n, np.bool_) for _ in conditions]
+    unknown = [np.empty(n, np.bool_) for _ in conditions]
+    for start in range(0, n, BLOCK):
+        part = batch.block(start, min(start + BLOCK, n))
+        rows = slice(start, start + part.n)
+        for one, true, unsure in zip(conditions, matched, unknown, strict=True):
+            true[rows], unsure[rows] = _told(one._test(part))
+    return [Evaluation(*masks, batch) for masks in zip(matched, unknown, conditions, strict=True)]
+
+
+def _told(masks: Masks) -> tuple[Any, Any]:
+    true, maybe = masks
+    return true, maybe ^ true
+
+
+def _one_by_one(condition: CompiledCondition, batch: Batch, n: int) -> Evaluation:
+    found = [condition._test(batch.row(row)) for row in range(n)]
+    matched = np.array([true for true, _ in found], np.bool_)
+    return Evaluation(matched, np.array([maybe for _, maybe in found], np.bool_) ^ matched, condition, batch)
+
+
+def _bind(condition: Condition, path: str, found: list[_CompiledLeaf]) -> tuple[Test, int]:
+    """The test of a node, and how slow it is. Comparisons are found in reading order; they are made in the order of
+    their cost, which changes no outcome."""
     if isinstance(condition, Leaf):
-        return _CompiledLeaf(condition, path, condition.to_dict().get("value"), _test(condition))
-    children = [_bind(child, f"{path}.{condition.kind}[{i}]") for i, child in enumerate(condition.children)]
-    return _CompiledGroup(condition, tuple(children))
+        test = comparison.bind(condition)
+        found.append(_CompiledLeaf(condition, path, condition.to_dict(), test))
+        return _kept(test, condition), int(comparison.is_slow(condition))
+    bound = [_bind(child, f"{path}.{condition.kind}[{i}]", found) for i, child in enumerate(condition.children)]
+    tests = [test for test, _ in sorted(bound, key=lambda one: one[1])]
+    cost = max(cost for _, cost in bound)
+    if condition.kind == "all":
+        return _every(tests), cost
+    return (_some(tests) if condition.kind == "any" else comparison.contrary(_some(tests))), cost
 
 
-class _Node:
-    __slots__ = ()
+def _kept(test: Test, leaf: Leaf) -> Test:
+    """The same comparison in another rule looks no second time."""
+    key = leaf.kind + json.dumps(leaf.to_dict(), ensure_ascii=False)
 
-    def masks(self, columns: Columns, n: int, seen: list[tuple[_CompiledLeaf, Masks]]) -> Masks:
-        raise NotImplementedError
+    def kept(view: View) -> Masks:
+        outcomes = view.outcomes
+        if outcomes is None:
+            return test(view)
+        masks = outcomes.get(key)
+        if masks is None:
+            outcomes[key] = masks = test(view)
+        return masks
+
+    return kept
+
+
+def _every(tests: Sequence[Test]) -> Test:
+    first, others = tests[0], tests[1:]
+
+    def test(view: View) -> Masks:
+        true, maybe = first(view)
+        for one in others:
+            if maybe is False or (view.is_large and not maybe.any()):
+                break  # false already, whatever comes
+            other, other_maybe = one(view)
+            is_sure = maybe is true and other_maybe is other
+            true = true & other
+            maybe = true if is_sure else maybe & other_maybe
+        return true, maybe
+
+    return test
+
+
+def _some(tests: Sequence[Test]) -> Test:
+    first, others = tests[0], tests[1:]
+
+    def test(view: View) -> Masks:
+        true, maybe = first(view)
+        for one in others:
+            if true is True or (view.is_large and true.all()):
+                break  # true already, whatever comes
+            other, other_maybe = one(view)
+            is_sure = maybe is true and other_maybe is other
+            true = true | other
+            maybe = true if is_sure else maybe | other_maybe
+        return true, maybe
+
+    return test
 
 
 @dataclass(frozen=True, slots=True)
-class _CompiledGroup(_Node):
-    group: Group
-    children: tuple[_Node, ...]
-
-    def masks(self, columns: Columns, n: int, seen: list[tuple[_CompiledLeaf, Masks]]) -> Masks:
-        true, false = self.children[0].masks(columns, n, seen)
-        for child in self.children[1:]:
-            child_true, child_false = child.masks(columns, n, seen)
-            if self.group.kind == "all":
-                true, false = true & child_true, false | child_false
-            else:
-                true, false = true | child_true, false & child_false
-        return (false, true) if self.group.kind == "none" else (true, false)
-
-
-@dataclass(frozen=True, slots=True)
-class _CompiledLeaf(_Node):
+class _CompiledLeaf:
     leaf: Leaf
     path: str
-    written: Any
-    test: Callable[[Columns, int], Masks]
+    written: Mapping[str, Any]
+    test: Test
 
-    def masks(self, columns: Columns, n: int, seen: list[tuple[_CompiledLeaf, Masks]]) -> Masks:
-        result = self.test(columns, n)
-        seen.append((self, result))
-        return result
-
-    def result(self, columns: Columns, row: int, masks: Masks) -> LeafResult:
-        holds = True if masks[0][row] else False if masks[1][row] else None
-        value = _seen(columns, self.leaf.field, self.leaf.kind, row)
+    def result(self, row: Row) -> LeafResult:
+        leaf = self.leaf
+        true, maybe = self.test(row)
+        held = leaf.held is not None
         return LeafResult(
-            self.path, self.leaf.field, self.leaf.op, self.written, value, holds, _against(columns, self.leaf, row)
-        )
+            path=self.path, field=leaf.field, op=leaf.op, value=self.written.get("value"),
+            seen=_seen(row, leaf.field, leaf.kind), holds=True if true else None if maybe else False,
+            against=_against(row, leaf), history=self.written.get("history"),
+            before=_seen(row, before_column(leaf.field), leaf.kind) if leaf.op == "changed" else None,
+            held=duration.write(leaf.held) if leaf.held is not None else None,
+            since=_seen(row, since_column(leaf.field), "time") if held else None,
+        )  # fmt: skip
 
 
-def _test(leaf: Leaf) -> Callable[[Columns, int], Masks]:
-    if leaf.op in _NEGATED:
-        positive = _test(Leaf(leaf.field, _NEGATED[leaf.op], leaf.value, leaf.kind))
-        return lambda columns, n: positive(columns, n)[::-1]
-    if leaf.op == "exists":
-        return _exists(leaf)
-    if leaf.kind == "any":
-        return _each(leaf.field, lambda value: _holds(leaf.op, value, leaf.value))
-    if leaf.kind == "list":
-        return _each(leaf.field, lambda value: leaf.value in value)
-    if leaf.kind == "label":
-        return _label_test(leaf)
-    return _number_test(leaf)
-
-
-def _exists(leaf: Leaf) -> Callable[[Columns, int], Masks]:
-    def test(columns: Columns, n: int) -> Masks:
-        if leaf.kind in ("label", "list", "any"):
-            there = _present(_objects(columns, leaf.field, n))
-        else:
-            there = ~np.isnan(_numbers(columns, leaf.field, n))
-        return there, ~there
-
-    return test
-
-
-def _label_test(leaf: Leaf) -> Callable[[Columns, int], Masks]:
-    value: Any = leaf.value
-    if leaf.op == "contains":
-        return _each(leaf.field, lambda seen: isinstance(seen, str) and value in seen)
-    if leaf.op == "in":
-        members = frozenset(value) if isinstance(value, tuple) else frozenset()
-        return _each(leaf.field, lambda seen: seen in members)
-
-    def equals(columns: Columns, n: int) -> Masks:
-        column = _objects(columns, leaf.field, n)
-        there, same = _present(column), np.equal(column, value).astype(np.bool_)
-        return there & same, there & ~same
-
-    return equals
-
-
-def _number_test(leaf: Leaf) -> Callable[[Columns, int], Masks]:
-    name, op, value = leaf.field, leaf.op, leaf.value
-    if op == "within":
-        assert isinstance(value, timedelta)
-        return _within(name, leaf.kind, value)
-    if op == "in":
-        members = np.array([_plain(item) for item in value]) if isinstance(value, tuple) else np.array([])
-
-        def among(columns: Columns, n: int) -> Masks:
-            column = _numbers(columns, name, n)
-            found = np.isin(column, members)
-            return found, ~found & ~np.isnan(column)
-
-        return among
-    if op == "between":
-        assert isinstance(value, tuple)
-        low, high = value
-        return _both(_compare(name, "gte", low), _compare(name, "lte", high))
-    return _compare(name, op, value)
-
-
-def _compare(name: str, op: str, value: Any) -> Callable[[Columns, int], Masks]:
-    holds, contrary = (operator.eq, _differ) if op == "equals" else _ORDER[op]
-
-    def test(columns: Columns, n: int) -> Masks:
-        column, other = _numbers(columns, name, n), _operand(columns, value, n)
-        return holds(column, other), contrary(column, other)
-
-    return test
-
-
-def _differ(column: Any, other: Any) -> Any:
-    # unlike the orders, NaN != x holds: missing on either side has to be taken out
-    return (column < other) | (column > other)
-
-
-def _both(
-    one: Callable[[Columns, int], Masks], two: Callable[[Columns, int], Masks]
-) -> Callable[[Columns, int], Masks]:
-    def test(columns: Columns, n: int) -> Masks:
-        (true, false), (other_true, other_false) = one(columns, n), two(columns, n)
-        return true & other_true, false | other_false
-
-    return test
-
-
-def _within(name: str, kind: str, span: timedelta) -> Callable[[Columns, int], Masks]:
-    """Not in the future, and at most `span` ago."""
-    seconds = span.total_seconds()
-
-    def test(columns: Columns, n: int) -> Masks:
-        column = _numbers(columns, name, n)
-        age = column * 86400.0 if kind == "number" else _numbers(columns, AT, n) - column
-        return (age >= 0) & (age <= seconds), (age < 0) | (age > seconds)
-
-    return test
-
-
-def _each(name: str, holds: Callable[[Any], bool | None]) -> Callable[[Columns, int], Masks]:
-    """Value by value, for columns of objects. None, or a value of another type, is unknown."""
-
-    def test(columns: Columns, n: int) -> Masks:
-        found = [None if value is None else holds(value) for value in _objects(columns, name, n)]
-        true = np.fromiter((item is True for item in found), np.bool_, n)
-        false = np.fromiter((item is False for item in found), np.bool_, n)
-        return true, false
-
-    return test
-
-
-def _holds(op: str, seen: Any, wanted: Any) -> bool | None:
-    """A property whose type is known only now: a value of another type than the wanted one is not comparable."""
-    if op == "contains":
-        if isinstance(seen, list | tuple):
-            return wanted in seen
-        return wanted in seen if isinstance(seen, str) and isinstance(wanted, str) else None
-    if op == "in":
-        known = [_holds("equals", seen, item) for item in wanted]
-        return True if True in known else None if all(item is None for item in known) else False
-    if op == "between":
-        low, high = _holds("gte", seen, wanted[0]), _holds("lte", seen, wanted[1])
-        return None if low is None or high is None else low and high
-    if _sort(seen) is None or _sort(seen) != _sort(wanted):
-        return None
-    return bool(seen == wanted if op == "equals" else _ORDER[op][0](seen, wanted))
-
-
-def _sort(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "flag"
-    if isinstance(value, str):
-        return "text"
-    return "number" if isinstance(value, int | float) and not math.isnan(value) else None
-
-
-def _plain(value: Any) -> Any:
-    return value.timestamp() if isinstance(value, datetime) else value
-
-
-def _operand(columns: Columns, value: Any, n: int) -> Any:
-    if not isinstance(value, Reference):
-        return float(_plain(value))
-    column = _numbers(columns, value.field, n)
-    return column * value.times + value.plus
-
-
-def _numbers(columns: Columns, name: str, n: int) -> NDArray[np.float64]:
-    column = columns.get(name)
-    return np.full(n, np.nan) if column is None else column.astype(np.float64, copy=False)
-
-
-def _objects(columns: Columns, name: str, n: int) -> NDArray[Any]:
-    column = columns.get(name)
-    return np.full(n, None, dtype=object) if column is None else column
-
-
-def _present(column: NDArray[Any]) -> Mask:
-    nothing: Any = None
-    there: Mask = np.not_equal(column, nothing).astype(np.bool_)
-    return there
-
-
-def _seen(columns: Columns, name: str, kind: str, row: int) -> Any:
-    column = columns.get(name)
-    if column is None:
-        return None
-    value = column[row]
+def _seen(row: Row, name: str, kind: str) -> Any:
+    value = row.objects[name]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and value != value):
         return None
     if kind == "flag":
         return bool(value)
+    if kind == "time":
+        return datetime.fromtimestamp(value, UTC).isoformat()
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _against(columns: Columns, leaf: Leaf, row: int) -> Any:
-    if isinstance(leaf.value, Reference):
-        return _resolved(columns, leaf.value, row)
-    if isinstance(leaf.value, tuple) and leaf.op == "between" and Reference in map(type, leaf.value):
-        return [_resolved(columns, operand, row) for operand in leaf.value]
+def _against(row: Row, leaf: Leaf) -> Any:
+    if isinstance(leaf.value, Reference | Relative):
+        return _resolved(row, leaf.value)
+    if isinstance(leaf.value, tuple) and any(isinstance(one, Reference | Relative) for one in leaf.value):
+        return [_resolved(row, operand) for operand in leaf.value]
     return None
 
 
-def _resolved(columns: Columns, operand: Any, row: int) -> Any:
+def _resolved(row: Row, operand: Any) -> Any:
+    if isinstance(operand, Relative):
+        at = row.objects[AT]
+        return (
+            None if at is None else datetime.fromtimestamp(float(at) + operand.after.total_seconds(), UTC).isoformat()
+        )
+    if isinstance(operand, datetime):
+        return operand.isoformat()
     if not isinstance(operand, Reference):
         return operand
-    seen = _seen(columns, operand.field, "number", row)
+    seen = _seen(row, operand.field, "number")
     return None if seen is None else round(seen * operand.times + operand.plus, 6)
