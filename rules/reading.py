@@ -132,7 +132,7 @@ def _fork(
 
 
 def _branch_condition(node: Node, reader: _Reader) -> Condition:
-    found = conditions.parse(node, reader.vocabulary.fields)
+    found = conditions.parse(node, reader.vocabulary)
     check_event_fields(node, found, reader.when, reader.vocabulary)
     if any(leaf.op == "changed" for leaf in conditions.leaves(found)):
         raise node.fail("`changed` compares with the value before the trigger; a branch comes later, and has none")
@@ -159,7 +159,8 @@ def _wait(node: Node, key: str, then: tuple[AnyStep, ...], otherwise: tuple[AnyS
 
 
 def _event_condition(node: Node, events: tuple[str, ...], reader: _Reader) -> Condition:
-    found = conditions.parse(node, reader.vocabulary.fields)
+    known = reader.vocabulary
+    found = conditions.parse(node, Vocabulary(known.fields, {}, known.aliases))  # the event itself, and no history
     for name in sorted(conditions.fields_of(found)):
         if not name.startswith("event."):
             raise node.fail(f"asks for {name}; of the event waited for, only event.* is known")
