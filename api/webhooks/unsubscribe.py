@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse
 from api.dependencies import Database
 from api.errors import Problem
 from operation_agent.actions import unsubscribe
-from operation_agent.actions.claiming import people_of
+from operation_agent.actions.situations import people_of
 from operation_agent.events import intake
 from operation_agent.events.event import Event
 from operation_agent.kit.clock import SYSTEM

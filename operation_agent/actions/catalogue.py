@@ -6,13 +6,14 @@ the shop's currency; `shop.settings["costs"]` overrides them by type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 from operation_agent.kit.errors import Rejected
 from rules import duration
+from rules.limits import Cap
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,6 @@ class ActionType:
     labels: Mapping[str, str]
     schema: Mapping[str, Any]
     cost_minor: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """At most `count` messages of a channel to one customer within any `window` of shop time."""
-
-    count: int
-    window: timedelta
 
 
 _TEXTS = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
@@ -79,7 +72,7 @@ TYPES: dict[str, ActionType] = {
     ),
 }
 
-DEFAULT_CAPS = {"email": Cap(7, timedelta(days=7))}
+DEFAULT_CAPS: dict[str, Cap | None] = {"email": Cap("email", 7, timedelta(days=7))}
 """The last line behind the strategies' own caps; `shop.settings["hard_caps"]` changes it."""
 
 
@@ -96,18 +89,16 @@ def unit_cost(settings: Mapping[str, Any], name: str) -> int:
     return int(settings.get("costs", {}).get(name, action_type(name).cost_minor))
 
 
-def caps(settings: Mapping[str, Any], channel: str, strategy_caps: list[dict[str, Any]] | None) -> list[Cap]:
-    """Every cap on a channel: the shop's own ({"hard_caps": {"email": {"count": 4, "window": "P7D"}}}, null for none)
-    and those of a strategy's definition."""
+def shop_caps(settings: Mapping[str, Any], written: Sequence[Cap]) -> tuple[Cap, ...]:
+    """Every cap of a shop: the last line of each channel ({"hard_caps": {"email": {"count": 4, "window": "P7D"}}},
+    null for none), and what its settings' `caps` say (`written`, as rules.limits reads them)."""
     own = settings.get("hard_caps", {})
-    shops = [_cap(own[channel])] if own.get(channel) else []
-    if channel not in own and channel in DEFAULT_CAPS:
-        shops = [DEFAULT_CAPS[channel]]
-    return shops + [_cap(cap) for cap in strategy_caps or () if cap["channel"] == channel]
+    lines = {**DEFAULT_CAPS, **{channel: _hard_cap(channel, one) for channel, one in own.items()}}
+    return (*(cap for cap in lines.values() if cap is not None), *written)
 
 
-def _cap(written: Mapping[str, Any]) -> Cap:
-    return Cap(int(written["count"]), duration.parse(written["window"]))
+def _hard_cap(channel: str, written: Mapping[str, Any] | None) -> Cap | None:
+    return Cap(channel, int(written["count"]), duration.parse(written["window"])) if written else None
 
 
 def needs_approval(settings: Mapping[str, Any], name: str, cost_minor: int) -> bool:

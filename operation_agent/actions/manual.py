@@ -14,8 +14,9 @@ from operation_agent.store import audit, outbox
 from operation_agent.store.shops import Shop
 
 from . import budget
-from .claiming import TOPIC, moment_of, wake_followers
+from .claiming import TOPIC, wake_followers
 from .recording import Proof, settle_sent
+from .situations import moment_of
 from .states import Core, after, money
 
 Finding = Literal["sent", "not_sent"]

@@ -26,10 +26,11 @@ from operation_agent.store.shops import Shop
 from . import budget
 from .catalogue import CHANNELS
 from .channel import Channel, NotSent, Outcome, Sent, Unknown
-from .claiming import TOPIC, Claimed, address_of, moment_of, people_of, wake_followers
+from .claiming import TOPIC, Claimed, wake_followers
 from .executor import TIMEOUT, complete, delivery_of, sender_of
 from .recording import MOST_ATTEMPTS, SETTLE, Proof, settle_sent
 from .rendering import Person
+from .situations import address_of, moment_of, people_of
 from .states import sources
 from .unsubscribe import Links
 

@@ -38,6 +38,7 @@ class Person:
     first_name: str | None
     last_name: str | None
     locale: str | None
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
