@@ -288,7 +288,6 @@ class Row:
 
     __slots__ = ("columns", "index", "numbers", "objects")
     is_large = False
-    outcomes: dict[str, Masks] | None = None
 
     def __init__(self, columns: Columns, index: int) -> None:
         self.columns, self.index = columns, index

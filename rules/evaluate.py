@@ -11,7 +11,7 @@ text of each comparison (`comparison`) that runs either way. What the columns ar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -36,15 +36,20 @@ from .condition import (
     columns_of,
     fields_of,
     histories_of,
+    leaves,
     since_column,
 )
 
 Mask = NDArray[np.bool_]
 
-BLOCK = 16_384
-"""Rows taken together: a column's block of 128 KB stays in the processor's cache over all rules (bench/rules.py)."""
-FEW = 6
+BLOCK = 32_768
+"""Rows taken together: the blocks of the columns stay in the processor's cache over all rules (bench/rules.py)."""
+FEW = 8
 """Up to so many rows are faster as plain values, one by one (bench/rules.py)."""
+
+_ALONE = {False: np.zeros(1, np.bool_), True: np.ones(1, np.bool_)}
+for _mask in _ALONE.values():
+    _mask.setflags(write=False)
 
 
 class LeafResult(NamedTuple):
@@ -95,12 +100,15 @@ class CompiledCondition:
     fields: frozenset[str]
     needs: frozenset[str]
     histories: Mapping[str, History]
-    _test: Test
+    _together: Test
+    _alone: Test
     _leaves: tuple[_CompiledLeaf, ...]
 
     def evaluate(self, columns: Columns | Batch, n: int) -> Evaluation:
         """Evaluate over the first `n` rows. Raises nothing for missing values or missing columns. Several conditions
         over the same rows are held against one Batch."""
+        if n == 1:
+            return _one_by_one(self, columns if isinstance(columns, Batch) else Batch(columns, n), n)
         return evaluate_all([self], columns, n)[0]
 
     def explain(self, columns: Columns | Batch, row: int) -> list[LeafResult]:
@@ -110,17 +118,17 @@ class CompiledCondition:
 
     def outcome(self, row: Row) -> bool | None:
         """Whether it holds for one row; None: unknown."""
-        true, maybe = self._test(row)
+        true, maybe = self._alone(row)
         return True if true else None if maybe else False
 
 
 def compile(condition: Condition) -> CompiledCondition:
     """Bind each comparison to its columns, once per rule version."""
-    found: list[_CompiledLeaf] = []
-    test, _ = _bind(condition, "if", found)
+    found = {id(leaf): comparison.bind(leaf) for leaf in leaves(condition)}
     return CompiledCondition(
-        condition, frozenset(fields_of(condition)), frozenset(columns_of(condition)), histories_of(condition), test,
-        tuple(found),
+        condition, frozenset(fields_of(condition)), frozenset(columns_of(condition)), histories_of(condition),
+        _bind(condition, lambda leaf: _kept(found[id(leaf)], leaf)), _bind(condition, lambda leaf: found[id(leaf)]),
+        tuple(_CompiledLeaf(leaf, path, leaf.to_dict(), found[id(leaf)]) for path, leaf in _placed(condition, "if")),
     )  # fmt: skip
 
 
@@ -130,14 +138,14 @@ def evaluate_all(conditions: Sequence[CompiledCondition], columns: Columns | Bat
     if n <= FEW:
         return [_one_by_one(one, batch, n) for one in conditions]
     if n <= BLOCK:
-        return [Evaluation(*_told(one._test(batch)), one, batch) for one in conditions]
+        return [Evaluation(*_told(one._together(batch)), one, batch) for one in conditions]
     matched = [np.empty(n, np.bool_) for _ in conditions]
     unknown = [np.empty(n, np.bool_) for _ in conditions]
     for start in range(0, n, BLOCK):
         part = batch.block(start, min(start + BLOCK, n))
         rows = slice(start, start + part.n)
         for one, true, unsure in zip(conditions, matched, unknown, strict=True):
-            true[rows], unsure[rows] = _told(one._test(part))
+            true[rows], unsure[rows] = _told(one._together(part))
     return [Evaluation(*masks, batch) for masks in zip(matched, unknown, conditions, strict=True)]
 
 
@@ -147,37 +155,44 @@ def _told(masks: Masks) -> tuple[Any, Any]:
 
 
 def _one_by_one(condition: CompiledCondition, batch: Batch, n: int) -> Evaluation:
-    found = [condition._test(batch.row(row)) for row in range(n)]
+    if n == 1:
+        true, maybe = condition._alone(batch.row(0))
+        return Evaluation(_ALONE[true], _ALONE[maybe and not true], condition, batch)
+    found = [condition._alone(batch.row(row)) for row in range(n)]
     matched = np.array([true for true, _ in found], np.bool_)
     return Evaluation(matched, np.array([maybe for _, maybe in found], np.bool_) ^ matched, condition, batch)
 
 
-def _bind(condition: Condition, path: str, found: list[_CompiledLeaf]) -> tuple[Test, int]:
-    """The test of a node, and how slow it is. Comparisons are found in reading order; they are made in the order of
-    their cost, which changes no outcome."""
+def _placed(condition: Condition, path: str) -> Iterator[tuple[str, Leaf]]:
     if isinstance(condition, Leaf):
-        test = comparison.bind(condition)
-        found.append(_CompiledLeaf(condition, path, condition.to_dict(), test))
-        return _kept(test, condition), int(comparison.is_slow(condition))
-    bound = [_bind(child, f"{path}.{condition.kind}[{i}]", found) for i, child in enumerate(condition.children)]
-    tests = [test for test, _ in sorted(bound, key=lambda one: one[1])]
-    cost = max(cost for _, cost in bound)
+        yield path, condition
+    else:
+        for i, child in enumerate(condition.children):
+            yield from _placed(child, f"{path}.{condition.kind}[{i}]")
+
+
+def _bind(condition: Condition, test_of: Callable[[Leaf], Test]) -> Test:
+    """The test of a node. Comparisons are made in the order of their cost, which changes no outcome."""
+    if isinstance(condition, Leaf):
+        return test_of(condition)
+    tests = [_bind(child, test_of) for child in sorted(condition.children, key=_cost)]
     if condition.kind == "all":
-        return _every(tests), cost
-    return (_some(tests) if condition.kind == "any" else comparison.contrary(_some(tests))), cost
+        return _every(tests)
+    return _some(tests) if condition.kind == "any" else comparison.contrary(_some(tests))
+
+
+def _cost(condition: Condition) -> int:
+    return sum(1 + 1000 * comparison.is_slow(leaf) for leaf in leaves(condition))
 
 
 def _kept(test: Test, leaf: Leaf) -> Test:
     """The same comparison in another rule looks no second time."""
     key = leaf.kind + json.dumps(leaf.to_dict(), ensure_ascii=False)
 
-    def kept(view: View) -> Masks:
-        outcomes = view.outcomes
-        if outcomes is None:
-            return test(view)
-        masks = outcomes.get(key)
+    def kept(view: Any) -> Masks:
+        masks: Masks | None = view.outcomes.get(key)
         if masks is None:
-            outcomes[key] = masks = test(view)
+            masks = view.outcomes[key] = test(view)
         return masks
 
     return kept
