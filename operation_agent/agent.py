@@ -15,10 +15,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from operation_agent.actions import planning, reconciler
+from operation_agent.campaigns import chunks, people, preparation
+from operation_agent.campaigns.chunks import Chunk
+from operation_agent.campaigns.records import Campaign
 from operation_agent.clustering import membership
 from operation_agent.customers import features, history, identity
 from operation_agent.customers.identity import Resolved
-from operation_agent.decision import batch, schedule
+from operation_agent.decision import batch
+from operation_agent.decision.engine import Decision
 from operation_agent.decision.facts import Trigger
 from operation_agent.events.event import Event
 from operation_agent.feedback import ledger, outcomes
@@ -74,19 +78,22 @@ def decide(
     table = features.compute(session, shop.id, [*targets, *others])
     features.store(session, shop.id, table)
     clusters = membership.update(session, shop.id, table).clusters
-    return _act_on(session, shop, triggers, table, clusters, recorded_at)
+    decisions, actions = _act_on(session, shop, triggers, table, clusters, recorded_at)
+    return len(decisions), actions
 
 
-def run_schedule(session: Session, shop: Shop, rule_id: UUID, at: datetime, *, recorded_at: datetime) -> int:
-    """Decide a cron rule for every customer as of its due time `at` (UTC, shop time). Returns the decisions made.
+def run_chunk(session: Session, shop: Shop, campaign: Campaign, chunk: Chunk, *, recorded_at: datetime) -> int:
+    """Decide a campaign's rules for one chunk of its audience, and close the chunk. Returns the decisions made.
 
-    Nobody did anything, so what is remembered of features and clusters stays: the clustering job renews it.
+    Nobody did anything, so what is remembered of features and clusters stays: the clustering job renews it. A campaign
+    whose rules were changed meanwhile is prepared again for what is left of it. `recorded_at` is system time.
     """
-    made = 0
-    for triggers, table in schedule.scheduled_triggers(session, shop, rule_id, at):
-        clusters = membership.assign(session, shop.id, table).clusters
-        made += _act_on(session, shop, triggers, table, clusters, recorded_at)[0]
-    return made
+    if not preparation.still_holds(session, shop, campaign, at=recorded_at):
+        return 0
+    asked = people.of_chunk(session, shop, campaign, chunk)
+    decisions, actions = _act_on(session, shop, asked.triggers, asked.table, asked.clusters, recorded_at)
+    chunks.close(session, shop.id, campaign, chunk, decisions, customers=len(asked), actions=actions, at=recorded_at)
+    return len(decisions)
 
 
 def _act_on(
@@ -96,11 +103,11 @@ def _act_on(
     table: features.FeatureTable,
     clusters: Sequence[Any],
     recorded_at: datetime,
-) -> tuple[int, int]:
+) -> tuple[list[Decision], int]:
     if not triggers:
-        return 0, 0
+        return [], 0
     decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
-    return len(decisions), planning.plan(session, shop, decisions, created_at=recorded_at)
+    return decisions, planning.plan(session, shop, decisions, created_at=recorded_at)
 
 
 def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recorded_at: datetime) -> None:

@@ -28,7 +28,7 @@ ROUTES = {
     "actions.deliver": {"queue": "actions"},
     "actions.reconcile": {"queue": "actions"},
     "clustering.fit": {"queue": "jobs"},
-    "schedule.run": {"queue": "jobs"},
+    "campaigns.run": {"queue": "jobs"},
     "effects.compare": {"queue": "jobs"},
 }
 TIME_LIMIT = 120

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from operation_agent.actions import wakeups
+from operation_agent.campaigns import due
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
@@ -78,7 +79,7 @@ def _rules(session: Session, shop: Shop, now: datetime, at: datetime) -> int:
 def _wake_in_steps(session: Session, shop: Shop, after: datetime, until: datetime, at: datetime) -> int:
     """The calendar refuses too many runs at once: then the first half, then the second."""
     try:
-        return calendar.wake(session, shop, after=after, until=until, at=at)
+        return due.wake(session, shop, after=after, until=until, at=at)
     except Rejected:
         half = after + (until - after) / 2
         if until - after < timedelta(hours=1):

@@ -45,9 +45,9 @@ def fit_clustering(shop_id: str, key: str) -> None:
     _job("clustering.fit", shop_id, key, _fit)
 
 
-@app.task(name="schedule.run", **_JOB)
-def run_schedule(shop_id: str, key: str) -> None:
-    _job("schedule.run", shop_id, key, _run)
+@app.task(name="campaigns.run", **_JOB)
+def run_campaigns(shop_id: str, key: str) -> None:
+    _job("campaigns.run", shop_id, key, _run)
 
 
 @app.task(name="effects.compare", **_JOB)
@@ -84,13 +84,7 @@ def _compare(shop_id: UUID, _key: str) -> None:
         ticks.finish(session, shop_id, ticks.COMPARISON, up_to=at + shop.clock_offset, at=SYSTEM.now())
 
 
-def _run(shop_id: UUID, key: str) -> None:
-    """Once per due time: the open tick is closed in the transaction that decides, or there is nothing to do."""
-    from operation_agent import agent
-    from operation_agent.strategies import calendar
+def _run(shop_id: UUID, lane: str) -> None:
+    from .campaigns import run
 
-    rule_id, due_at = calendar.read_key(key)
-    with for_shop(engine(), shop_id) as session:
-        shop, at = load_shop(session, shop_id), SYSTEM.now()
-        if calendar.finish(session, shop_id, rule_id, due_at, at=at):
-            agent.run_schedule(session, shop, rule_id, due_at, recorded_at=at)
+    run(engine(), shop_id, lane)

@@ -19,6 +19,7 @@ from api.idempotency import Idempotent
 from api.shop_settings import SettingsChange
 from operation_agent.access.principal import Principal
 from operation_agent.actions import wakeups
+from operation_agent.campaigns.due import wake
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import NotFound
 from operation_agent.store import audit, shops
@@ -193,7 +194,7 @@ def _wake(session: Session, shop: shops.Shop, was: datetime) -> ClockMoved:
     """Ring for what came due between `was` and the shop's now."""
     now, at = shop.now(), SYSTEM.now()
     due = session.execute(_DUE, {"shop": shop.id, "was": was, "now": now}).scalar_one()
-    runs = calendar.wake(session, shop, after=was, until=now, at=at)
+    runs = wake(session, shop, after=was, until=now, at=at)
     runs += calendar.wake_jobs(session, shop, until=now, at=at)
     wakeups.ring_due(session, shop, at=at)
     return ClockMoved(now=now, schedules=runs, actions=due)

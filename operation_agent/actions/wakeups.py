@@ -25,7 +25,7 @@ PATIENCE = timedelta(seconds=1)
 JOB_PATIENCE = timedelta(seconds=30)
 
 _DUE_CHANNELS = f"SELECT DISTINCT a.channel {DUE}"
-_RULE = "rule:"
+_CAMPAIGN = "campaign:"
 
 
 def ring_due(session: Session, shop: Shop, *, at: datetime, patience: timedelta = PATIENCE) -> int:
@@ -78,7 +78,7 @@ def _open_ticks(session: Session, shop: Shop, before: datetime) -> Iterable[tupl
 
 
 def _wake_up(schedule: str, due_at: datetime) -> tuple[str, str]:
-    if schedule.startswith(_RULE):
-        return "schedule.run", f"{schedule.removeprefix(_RULE)}@{due_at.isoformat()}"
+    if schedule.startswith(_CAMPAIGN):
+        return "campaigns.run", "0"  # whichever is at its turn
     assert schedule in (ticks.CLUSTERING, ticks.COMPARISON), schedule
     return schedule, ""

@@ -58,6 +58,13 @@ class FeatureTable:
             self.customer_ids[start:stop], self.random_keys[start:stop], self.as_of[start:stop], columns
         )
 
+    def where(self, keep: np.ndarray) -> FeatureTable:
+        """The rows at which the mask `keep` is true."""
+        rows = np.flatnonzero(keep).tolist()
+        ids, keys = (Uuids.of([part[row] for row in rows]) for part in (self.customer_ids, self.random_keys))
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return FeatureTable(ids, keys, Instants.of([self.as_of[row] for row in rows]), columns)
+
 
 def compute(session: Session, shop_id: UUID, targets: Sequence[tuple[UUID, datetime]]) -> FeatureTable:
     """Features of each (customer, as_of): row i answers target i. as_of is shop time.

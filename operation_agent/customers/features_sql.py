@@ -106,7 +106,7 @@ WITH target AS NOT MATERIALIZED (
   FROM actions m WHERE m.shop_id = %(shop)s AND {_BETWEEN.format("m.customer_id")}
                    AND m.sent_at <= %(at)s::timestamptz AND m.sent_at > %(month)s::timestamptz
                    AND m.state = 'sent' AND NOT m.held_out AND m.channel <> 'coupon'
-)"""
+)"""  # noqa: S608
 
 BODY = f""", bought AS (
   SELECT k, count(*)::int4 AS orders, sum(total_minor::float8) AS paid, sum(discount_minor::float8) AS discount,

@@ -83,11 +83,24 @@ SET entered_at = GREATEST(enrolments.entered_at, EXCLUDED.entered_at),
 _LEFT_BEHIND = ("consents", "assignments", "enrolments", "customer_features", "cluster_members")
 
 
+_LOCK = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:key, 0))")
+_WAIT = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+
+
+def hold_off(session: Session, shop_id: UUID) -> None:
+    """Wait for the merges that are being carried out; no other begins before this transaction ends. Call it last.
+
+    For who writes about customers without having locked them, and must not write about one who is merged away.
+    """
+    session.execute(_WAIT, {"key": f"merges:{shop_id}"})
+
+
 def merge(session: Session, shop_id: UUID, merges: Sequence[Merge]) -> None:
     """Carry out merges; the customers are locked by this transaction. Losers that were never stored need nothing."""
     stored = [merge for merge in merges if not merge.loser.is_new]
     if not stored:
         return
+    session.execute(_LOCK, {"key": f"merges:{shop_id}"})
     values = {
         "shop_id": shop_id,
         "losers": [merge.loser.id for merge in stored],

@@ -28,6 +28,18 @@ def take(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at
     return taken.scalar() is not None
 
 
+def reopen(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at: datetime) -> None:
+    """Say that there is work (again) that belongs to a due time (shop time), as of `at` (system time)."""
+    session.execute(
+        text(
+            "INSERT INTO schedule_ticks (shop_id, schedule, due_at, taken_at) VALUES (:shop, :schedule, :due, :at)"
+            " ON CONFLICT (shop_id, schedule, due_at) DO UPDATE SET taken_at = excluded.taken_at, finished_at = NULL"
+            " WHERE schedule_ticks.finished_at IS NOT NULL"
+        ),
+        {"shop": shop_id, "schedule": schedule, "due": due_at, "at": at},
+    )
+
+
 def finish(session: Session, shop_id: UUID, schedule: str, *, up_to: datetime, at: datetime) -> int:
     """Close the open ticks of a schedule that were due by `up_to` (shop time) at `at` (system time); how many."""
     closed = session.execute(

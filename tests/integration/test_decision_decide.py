@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from operation_agent.customers import features
 from operation_agent.customers.features import FEATURES
-from operation_agent.decision import batch, schedule
+from operation_agent.decision import batch
 from operation_agent.decision.explain import explain
 from operation_agent.decision.facts import SCHEDULE, Trigger
 from operation_agent.decision.receipt import VERDICTS
@@ -374,26 +374,6 @@ def test_every_verdict_is_in_the_list(engine, shop_id):
 # -- schedules --------------------------------------------------------------------------------------------------------
 
 
-def test_a_scheduled_rule_looks_at_every_customer_once_by_random_key(engine, shop_id, people):
-    started(engine, shop_id, "win_back")
-    somebody = people(25)
-    with for_shop(engine, shop_id) as session:
-        shop = load_shop(session, shop_id)
-        (rule,) = live.live_rules(session, shop_id)
-        session.execute(
-            text("UPDATE customers SET first_seen_at = :later WHERE id = :id"),
-            {"later": AT + timedelta(days=1), "id": somebody[0].id},
-        )
-        chunks = [one for one, _ in schedule.scheduled_triggers(session, shop, rule.rule_id, AT, chunk=7)]
-    assert [len(chunk) for chunk in chunks] == [7, 7, 7, 3]
-    keys = [one.random_key for chunk in chunks for one in chunk]
-    assert keys == sorted(one.random_key for one in somebody[1:])
-    triggers = [one for chunk in chunks for one in chunk]
-    decisions = decide(engine, shop_id, triggers, table(24, days_since_order=100.0))
-    assert set(verdicts(decisions)) == {"act", "holdout"}
-    assert {one.trigger.type for one in decisions} == {SCHEDULE}
-
-
 def test_a_paused_strategy_decides_nothing_and_goes_on_as_it_was(engine, shop_id, people):
     started(engine, shop_id, "conversion")
     somebody = people(3)
@@ -426,7 +406,9 @@ def test_real_features_of_real_orders_bring_a_customer_up_when_due(engine, shop_
     with for_shop(engine, shop_id) as session:
         shop = load_shop(session, shop_id)
         (rule,) = live.live_rules(session, shop_id)
-        ((triggers, found),) = schedule.scheduled_triggers(session, shop, rule.rule_id, AT)
+        found = features.compute_all(session, shop_id, AT)
+        asked = zip(found.customer_ids, found.random_keys, strict=True)
+        triggers = [Trigger(*one, SCHEDULE, None, AT, rule_ids=frozenset({rule.rule_id})) for one in asked]
         alone = features.compute(session, shop_id, [(one.customer_id, one.at) for one in triggers])
         assert found.columns["days_since_order"].tolist() == alone.columns["days_since_order"].tolist()
         decisions = batch.decide(session, shop, triggers, found, recorded_at=SYSTEM.now())

@@ -125,15 +125,14 @@ def test_lost_wake_ups_are_made_again_from_the_tables(engine, shop_id):
     here.action(here.customer(), due_at=SYSTEM.now() + timedelta(days=1), type="coupon")
     with for_shop(engine, shop_id) as session:
         ticks.take(session, shop_id, ticks.CLUSTERING, here.start, at=here.start)
-        rule = new_id()
-        ticks.take(session, shop_id, f"rule:{rule}", here.start, at=here.start)
-        ticks.take(session, shop_id, "rule:done", here.start, at=here.start)
-        ticks.finish(session, shop_id, "rule:done", up_to=here.start, at=here.start)
+        ticks.take(session, shop_id, f"campaign:{new_id()}", here.start, at=here.start)
+        ticks.take(session, shop_id, "effects.compare", here.start, at=here.start)
+        ticks.finish(session, shop_id, "effects.compare", up_to=here.start, at=here.start)
     forget(engine, shop_id)
     sweep(engine, clock=FixedClock(SYSTEM.now() + timedelta(seconds=2)))
     assert topics(engine, shop_id) == {
         ("events.process", str(partition)), ("actions.deliver", "email"), ("actions.reconcile", ""),
-        ("clustering.fit", ""), ("schedule.run", f"{rule}@{here.start.isoformat()}"),
+        ("clustering.fit", ""), ("campaigns.run", "0"),
     }  # fmt: skip
     assert (here.one(lost).state, here.one(lost).maybe_sent) == ("unknown", True)
 

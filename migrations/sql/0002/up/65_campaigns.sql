@@ -4,9 +4,9 @@ CREATE TABLE campaigns (
   shop_id      uuid NOT NULL,
   id           uuid NOT NULL,
   kind         text NOT NULL CHECK (kind IN ('cron', 'manual')),
-  rules        jsonb NOT NULL,              -- [{rule_id, key, strategy_id, version}], versions as of preparing
+  -- [{rule_id, key, strategy_id, version, zones}]: versions as of preparing; zones: asked of their customers only
+  rules        jsonb NOT NULL,
   audience     jsonb NOT NULL DEFAULT '{}', -- {}: everybody; {"segment": key}; {"condition": ...}
-  zones        text[],                      -- only customers of these time zones; NULL: of all
   as_of        timestamptz NOT NULL,        -- shop time as of which everybody is looked at
   due_at       timestamptz NOT NULL,        -- shop time; campaigns of a shop run in this order
   state        text NOT NULL CHECK (state IN ('preparing', 'waiting_approval', 'running', 'paused', 'finished',
@@ -24,7 +24,7 @@ CREATE TABLE campaigns (
   PRIMARY KEY (shop_id, id)
 );
 -- cron rules that come due at the same instant are one campaign: of two schedulers the first makes it
-CREATE UNIQUE INDEX campaigns_once ON campaigns (shop_id, due_at, (zones IS NULL)) WHERE kind = 'cron';
+CREATE UNIQUE INDEX campaigns_once ON campaigns (shop_id, due_at) WHERE kind = 'cron';
 CREATE INDEX campaigns_open ON campaigns (shop_id, due_at, id) WHERE finished_at IS NULL;
 
 CREATE TABLE campaign_chunks (
