@@ -48,6 +48,7 @@ OPERATORS: dict[str, dict[str, str]] = {
     "gte": {"en": "at least", "zh": "不少于"},
     "between": {"en": "between", "zh": "介于"},
     "contains": {"en": "contains", "zh": "包含"},
+    "changed": {"en": "changed", "zh": "发生变化"},
     "exists": {"en": "is known", "zh": "有值"},
     "not_exists": {"en": "is not known", "zh": "无值"},
     "within": {"en": "within the last", "zh": "在最近"},
