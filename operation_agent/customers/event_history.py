@@ -27,7 +27,7 @@ from rules.condition import History, Reference, leaves
 
 from . import wire
 from .history import amount_property
-from .wire import Instants, Uuids
+from .wire import Instants
 
 Floats = NDArray[np.float64]
 Answers = dict[str, Floats]
@@ -166,29 +166,12 @@ def _count_all(
     query = f"SELECT t.customer_id, {counts.aggregates} FROM timeline t WHERE {counts.common} GROUP BY t.customer_id"  # noqa: S608
     kind = wire.row_type({"customer_id": "uuid", **counts.row})
     rows = wire.copy_out(session, query, {**counts.values, "shop": shop_id, "at": as_of}, kind, bulk=True)
-    is_there, places = _places(rows["customer_id"], customer_ids)
+    is_there, places = wire.places(rows["customer_id"], customer_ids)
     found = {}
     for number, (name, history) in enumerate(histories.items()):
         nothing = np.nan if history.measure.startswith("days_") else 0.0
         found[name] = _spread(rows[f"h{number}"][is_there], places, len(customer_ids), nothing)
     return found
-
-
-def _places(raw: NDArray[Any], customer_ids: Sequence[UUID]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which of `raw` (ids as V16) are among `customer_ids`, and the place of each of those."""
-    wanted = (customer_ids if isinstance(customer_ids, Uuids) else Uuids.of(customer_ids)).raw
-    both = np.concatenate([np.ascontiguousarray(wanted), np.ascontiguousarray(raw)])
-    order = wire.order_of(both)  # stable: a wanted id comes right before the same id among the rows
-    ordered = both.view(">u8").reshape(-1, 2)[order]
-    is_same = np.zeros(len(both), np.bool_)
-    is_same[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
-    is_row = is_same & (order >= len(wanted))
-    rows, places = order[is_row] - len(wanted), order[np.flatnonzero(is_row) - 1]
-    is_there = np.zeros(len(raw), np.bool_)
-    is_there[rows] = True
-    back = np.empty(len(raw), np.int64)
-    back[rows] = places
-    return is_there, back[is_there]
 
 
 def _spread(values: NDArray[Any], places: NDArray[np.int64], n: int, nothing: float) -> Floats:

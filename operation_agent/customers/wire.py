@@ -187,3 +187,22 @@ def take(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     """`rows[order]`, moving each row whole instead of field by field."""
     whole = rows.view(f"V{rows.dtype.itemsize}")
     return whole[order].view(rows.dtype)
+
+
+def places(raw: np.ndarray, ids: Sequence[UUID]) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `raw` (ids as V16, each any number of times) are among `ids` (each once), and where those stand there.
+
+    The first answer is a mask over `raw`; the second has one index into `ids` for each that it lets through.
+    """
+    wanted = (ids if isinstance(ids, Uuids) else Uuids.of(ids)).raw
+    both = np.concatenate([np.ascontiguousarray(wanted), np.ascontiguousarray(raw)])
+    order = order_of(both)  # stable: a wanted id comes before the same id among the rows
+    ordered = both.view(">u8").reshape(-1, 2)[order]
+    is_new = np.ones(len(both), bool)
+    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first_of_same = order[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
+    firsts = np.empty(len(both), np.int64)
+    firsts[order] = first_of_same
+    of_rows = firsts[len(wanted) :]
+    is_there = of_rows < len(wanted)
+    return is_there, of_rows[is_there]

@@ -9,26 +9,26 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from operation_agent.customers import consent
 from operation_agent.kit.money import minor_digits
+from operation_agent.segments.before import Remembered
 from operation_agent.store.shops import Shop
 from operation_agent.strategies.live import live_rules
 
-from . import engine, facts, store
+from . import engine, reading, store
 from .engine import Circumstances, Decision
 from .facts import Clusters, Table, Trigger
 
 
 def decide(
     session: Session, shop: Shop, triggers: Sequence[Trigger], table: Table, clusters: Clusters | None = None, *,
-    recorded_at: datetime,
+    recorded_at: datetime, remembered: Remembered | None = None,
 ) -> list[Decision]:  # fmt: skip
     """Decide, and write decisions, assignments and enrolments. Row i of `table` and `clusters` is trigger i as of its
-    `at`; rows beyond the triggers are left alone. `recorded_at` is system time.
+    `at`; rows beyond the triggers are left alone. `recorded_at` is system time. `remembered`: what was known before the
+    triggers' facts were stored; None: they are not stored yet.
 
     Returns one Decision per trigger and matching rule, in the order in which they were made; those that acted or were
     held out carry an arm to plan. A trigger that no rule matches leaves no trace.
@@ -37,8 +37,7 @@ def decide(
     if not rules:
         return []
     circumstances = Circumstances(shop.seed, minor_digits(shop.currency), float(shop.margin_rate), shop.settings)
-    needed = frozenset().union(*(rule.condition.fields for rule in rules))
-    columns = facts.build(triggers, table, clusters, needed, _consents(session, shop.id, triggers, needed))
+    columns = reading.load(session, shop, triggers, table, clusters, rules, remembered=remembered)
     features = {name: column[: len(triggers)] for name, column in table.columns.items()}
     prepared = [engine.prepare(rule, triggers, columns, features, circumstances) for rule in rules]
     candidates = engine.candidates([one for one in prepared if one is not None], triggers)
@@ -64,12 +63,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _consents(
-    session: Session, shop_id: UUID, triggers: Sequence[Trigger], needed: frozenset[str]
-) -> dict[tuple[UUID, str, str], str]:
-    """Only when a condition asks for consent itself; the guardrails read it for those who match."""
-    if not any(name.startswith("consent.") for name in needed):
-        return {}
-    return consent.states(session, shop_id, {trigger.customer_id for trigger in triggers})

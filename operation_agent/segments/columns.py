@@ -1,0 +1,300 @@
+"""What is known of customers at moments, as the columns that conditions are evaluated over; one statement a family.
+
+Families: `customer.*` (of the feature table given), `cluster.*`, `trait.*`, `consent.*`, `segment.*`, `strategy.*`,
+`random.*`, histories of events, and the instants `<field>.since`. Values before a trigger are in `before`; properties
+of the trigger itself are the decision's to add (`decision.facts`). Only what the conditions ask for is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from operation_agent.customers import consent, event_history
+from operation_agent.customers.wire import Instants
+from operation_agent.events.columns import objects
+from operation_agent.kit.ids import uniform
+from operation_agent.store.shops import Shop
+from rules.condition import History
+from rules.evaluate import AT, CompiledCondition
+
+Columns = dict[str, NDArray[Any]]
+Floats = NDArray[np.float64]
+Clusters = Sequence[Mapping[str, Any] | None]
+
+SINCE = ".since"
+BEFORE = "before:"
+_WITH_SINCE = ("cluster", "segment", "strategy")
+
+
+class Table(Protocol):
+    """What is needed of customers.features.FeatureTable: row i is a customer at a moment of shop time."""
+
+    @property
+    def customer_ids(self) -> Sequence[UUID]: ...
+    @property
+    def random_keys(self) -> Sequence[UUID]: ...
+    @property
+    def as_of(self) -> Sequence[datetime]: ...
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The columns that some conditions look at: `names`, and the histories among them by name."""
+
+    names: frozenset[str]
+    histories: Mapping[str, History]
+
+    @classmethod
+    def of(cls, conditions: Iterable[CompiledCondition]) -> Wanted:
+        names: set[str] = set()
+        histories: dict[str, History] = {}
+        for one in conditions:
+            names |= one.needs
+            histories |= one.histories
+        return cls(frozenset(names), histories)
+
+    def now(self, family: str) -> list[str]:
+        """Without the family: `segment.vip` and `segment.vip.since` are both asked for as "vip"."""
+        return self._rest(family, (one for one in self.names if not one.startswith(BEFORE)))
+
+    def before(self, family: str) -> list[str]:
+        """As `now`, of the values before the trigger."""
+        return self._rest(family, (one.removeprefix(BEFORE) for one in self.names if one.startswith(BEFORE)))
+
+    @property
+    def asks_before(self) -> bool:
+        return any(one.startswith(BEFORE) for one in self.names)
+
+    def _rest(self, family: str, names: Iterable[str]) -> list[str]:
+        rest = {one.removeprefix(f"{family}.") for one in names if one.startswith(f"{family}.")}
+        return sorted({one.removesuffix(SINCE) for one in rest} if family in _WITH_SINCE else rest)
+
+
+class Rows:
+    """Some customers at moments: row i is `ids[i]`, with `keys[i]` for draws, at `moments[i]` (shop time; microseconds
+    since 1970)."""
+
+    def __init__(self, ids: Sequence[UUID], keys: Sequence[UUID], times: Sequence[datetime]):
+        self.ids: list[UUID] = list(ids)
+        self.keys, self.times = keys, times
+        instants = times if isinstance(times, Instants) else Instants.of(times)
+        self.moments: Floats = instants.raw.astype(np.float64)
+        self.customers = list(dict.fromkeys(self.ids))
+        self.places: dict[UUID, list[int]] = {}
+        for row, customer_id in enumerate(self.ids):
+            self.places.setdefault(customer_id, []).append(row)
+
+    @classmethod
+    def of(cls, table: Table) -> Rows:
+        return cls(table.customer_ids, table.random_keys, table.as_of)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fill(self, column: NDArray[Any], customer_id: UUID, value: Any) -> None:
+        for row in self.places[customer_id]:
+            column[row] = value
+
+    def blank(self) -> Floats:
+        return np.full(len(self.ids), np.nan)
+
+    def nothing(self) -> NDArray[Any]:
+        return np.full(len(self.ids), None, dtype=object)
+
+
+def load(
+    session: Session, shop: Shop, rows: Rows, features: Mapping[str, NDArray[Any]], clusters: Clusters | None,
+    wanted: Wanted,
+) -> Columns:  # fmt: skip
+    """The `wanted` columns of `rows`, and AT. What a family does not know is missing; `event.*` and what was before the
+    trigger are not here. `features` (as FeatureTable.columns) and `clusters` (as membership gives them) begin with
+    these rows and may have more."""
+    columns: Columns = {AT: rows.moments / 1e6}
+    for name in wanted.now("customer"):
+        if name in features:
+            columns[f"customer.{name}"] = features[name][: len(rows)]
+    columns |= _clusters(session, shop.id, rows, clusters, wanted)
+    columns |= _traits(session, shop.id, rows, wanted.now("trait"))
+    columns |= _consents(session, shop.id, rows, wanted.now("consent"))
+    for family, spans in (("segment", segment_spans), ("strategy", strategy_spans)):
+        for name, span in spans(session, shop.id, rows, wanted.now(family)).items():
+            columns[f"{family}.{name}"] = span.at(rows.moments)
+            columns[f"{family}.{name}{SINCE}"] = span.since(rows.moments)
+    for name in wanted.now("random"):
+        columns[f"random.{name}"] = _random(shop, rows.keys, name)
+    if wanted.histories:
+        targets = list(zip(rows.ids, rows.times, strict=True))
+        columns |= event_history.compute(session, shop.id, targets, wanted.histories)
+    return columns
+
+
+def _random(shop: Shop, keys: Sequence[UUID], name: str) -> Floats:
+    """Where each customer stands in the named draw: the same for ever, whichever rule asks."""
+    return np.fromiter((uniform(shop.seed, "bucket", name, str(key)) for key in keys), np.float64, len(keys))
+
+
+# -- clusters -----------------------------------------------------------------------------------------------------
+
+CLUSTER_KEYS = {"label": "label_key", "lineage": "lineage_id"}
+
+_SINCE_CLUSTER = text("""
+SELECT customer_id, lineage_id, (extract(epoch FROM since) * 1000000)::int8 AS since,
+       label_key, (extract(epoch FROM label_since) * 1000000)::int8 AS label_since
+FROM cluster_members WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
+""")
+
+
+def cluster_value(cluster: Mapping[str, Any] | None, name: str) -> str | None:
+    value = None if cluster is None else cluster.get(CLUSTER_KEYS.get(name, ""))
+    return None if value is None else str(value)
+
+
+def _clusters(
+    session: Session, shop_id: UUID, rows: Rows, clusters: Clusters | None, wanted: Wanted
+) -> Columns:  # fmt: skip
+    known = list(clusters[: len(rows)]) if clusters is not None else [None] * len(rows)
+    columns: Columns = {
+        f"cluster.{name}": objects(cluster_value(one, name) for one in known) for name in wanted.now("cluster")
+    }
+    since = [name for name in CLUSTER_KEYS if f"cluster.{name}{SINCE}" in wanted.names]
+    if not since:
+        return columns
+    found = {row.customer_id: row for row in session.execute(_SINCE_CLUSTER, _values(shop_id, rows))}
+    for name in since:
+        column = rows.blank()
+        for row, (customer_id, cluster) in enumerate(zip(rows.ids, known, strict=True)):
+            at = _cluster_since(found.get(customer_id), cluster, name)
+            if at is not None and at <= rows.moments[row]:
+                column[row] = at / 1e6
+        columns[f"cluster.{name}{SINCE}"] = column
+    return columns
+
+
+def _cluster_since(member: Any, cluster: Mapping[str, Any] | None, name: str) -> int | None:
+    """Since when a customer has been where it is; None when it is remembered elsewhere. A label outlives lineages."""
+    if member is None or cluster is None:
+        return None
+    if name == "label" and member.label_key == cluster["label_key"] and member.label_since is not None:
+        return int(member.label_since)
+    return int(member.since) if member.lineage_id == cluster["lineage_id"] else None
+
+
+# -- traits and consent -------------------------------------------------------------------------------------------
+
+
+def _values(shop_id: UUID, rows: Rows) -> dict[str, Any]:
+    return {"shop": shop_id, "customers": rows.customers}
+
+
+def read_traits(
+    session: Session, shop_id: UUID, customer_ids: Sequence[UUID], names: Sequence[str]
+) -> dict[UUID, list[Any]]:
+    """The named traits of customers, in order; a name with dots also leads into objects (address.city)."""
+    if not names:
+        return {}
+    picked = ", ".join(
+        f"COALESCE(traits -> CAST(:t{number} AS text), traits #> string_to_array(:t{number}, '.'))"
+        for number in range(len(names))
+    )
+    found = session.execute(
+        text(
+            f"SELECT id, jsonb_build_array({picked})::text FROM customers"  # noqa: S608 - names are parameters
+            " WHERE shop_id = :shop AND id = ANY(CAST(:customers AS uuid[]))"
+        ),
+        {"shop": shop_id, "customers": list(customer_ids)} | {f"t{number}": name for number, name in enumerate(names)},
+    )
+    return {customer_id: orjson.loads(said) for customer_id, said in found}
+
+
+def _traits(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str]) -> Columns:
+    columns = {name: rows.nothing() for name in names}
+    for customer_id, said in read_traits(session, shop_id, rows.customers, names).items():
+        for name, value in zip(names, said, strict=True):
+            rows.fill(columns[name], customer_id, tuple(value) if isinstance(value, list) else value)
+    return {f"trait.{name}": column for name, column in columns.items()}
+
+
+def consent_key(name: str) -> tuple[str, str]:
+    """`email` is about marketing, `email.<topic>` about that topic."""
+    channel, _, topic = name.partition(".")
+    return channel, topic or "marketing"
+
+
+def _consents(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str]) -> Columns:
+    if not names:
+        return {}
+    states = consent.states(session, shop_id, rows.customers)
+    keys = {name: consent_key(name) for name in names}
+    return {
+        f"consent.{name}": objects(states.get((customer_id, *keys[name])) for customer_id in rows.ids) for name in names
+    }
+
+
+# -- segments and strategies --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """When each row's customer entered last and when it left again, in microseconds; NaN: never."""
+
+    entered: Floats
+    left: Floats
+
+    def at(self, moments: Floats) -> Floats:
+        """1 where the customer is in at that moment, else 0."""
+        return ((self.entered <= moments) & ~(self.left <= moments)).astype(np.float64)
+
+    def before(self, moments: Floats) -> Floats:
+        """1 where it was in right before that moment."""
+        return ((self.entered < moments) & ~(self.left < moments)).astype(np.float64)
+
+    def since(self, moments: Floats) -> Floats:
+        """Seconds since 1970 at which it came to be in, or out; NaN for who never was in."""
+        gone: Floats = np.where(self.left <= moments, self.left, np.nan)
+        return np.where(self.at(moments) > 0, self.entered, gone) / 1e6
+
+
+_SEGMENT_SPANS = text("""
+SELECT s.key, m.customer_id, (extract(epoch FROM m.since) * 1000000)::int8 AS entered,
+       (extract(epoch FROM m.left_at) * 1000000)::int8 AS gone
+FROM segment_members m JOIN segments s ON s.shop_id = m.shop_id AND s.id = m.segment_id AND s.key = ANY(:keys)
+WHERE m.shop_id = :shop AND m.customer_id = ANY(CAST(:customers AS uuid[]))
+""")
+
+_STRATEGY_SPANS = text("""
+SELECT s.key, a.customer_id, (extract(epoch FROM a.assigned_at) * 1000000)::int8 AS entered, NULL AS gone
+FROM assignments a JOIN strategies s ON s.shop_id = a.shop_id AND s.id = a.strategy_id AND s.key = ANY(:keys)
+WHERE a.shop_id = :shop AND a.customer_id = ANY(CAST(:customers AS uuid[]))
+""")
+
+
+def segment_spans(session: Session, shop_id: UUID, rows: Rows, keys: Sequence[str]) -> dict[str, Spans]:
+    """Of stored memberships; a segment that does not exist has nobody."""
+    return _spans(session, _SEGMENT_SPANS, shop_id, rows, keys)
+
+
+def strategy_spans(session: Session, shop_id: UUID, rows: Rows, keys: Sequence[str]) -> dict[str, Spans]:
+    """Ever assigned to a strategy, on either side; nobody leaves again."""
+    return _spans(session, _STRATEGY_SPANS, shop_id, rows, keys)
+
+
+def _spans(session: Session, query: Any, shop_id: UUID, rows: Rows, keys: Sequence[str]) -> dict[str, Spans]:
+    spans = {key: Spans(rows.blank(), rows.blank()) for key in keys}
+    if keys:
+        for row in session.execute(query, {**_values(shop_id, rows), "keys": list(keys)}):
+            rows.fill(spans[row.key].entered, row.customer_id, row.entered)
+            if row.gone is not None:
+                rows.fill(spans[row.key].left, row.customer_id, row.gone)
+    return spans
