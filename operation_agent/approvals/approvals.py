@@ -78,8 +78,9 @@ def ask(
     """
     if needed < 1 or expires_at <= at:
         raise Rejected("an approval needs at least one person, and some time", where="approvers")
+    approval_id = new_id()
     values = {
-        "shop": shop_id, "id": new_id(), "kind": kind, "subject": subject, "fingerprint": fingerprint,
+        "shop": shop_id, "id": approval_id, "kind": kind, "subject": subject, "fingerprint": fingerprint,
         "needed": needed, "why": orjson.dumps(list(why)).decode(), "by": by, "authors": sorted(set(authors)), "at": at,
         "expires_at": expires_at,
     }  # fmt: skip
@@ -91,7 +92,7 @@ def ask(
             _supersede(session, shop_id, old.id, at)
         # somebody else may have asked at this moment: then look at theirs
         if session.execute(text(_INSERT), values).scalar() is not None:
-            return find(session, shop_id, values["id"]), True
+            return find(session, shop_id, approval_id), True
 
 
 def _still_stands(old: Row[Any], fingerprint: str, at: datetime) -> bool:
@@ -236,8 +237,7 @@ def inbox(
 def expire(session: Session, shop_id: UUID, at: datetime) -> int:
     """Close what nobody answered in time; how many that were. Writes the audit log."""
     ids = expire_silently(session, shop_id, at)
-    for approval_id in ids:
-        _audit(session, shop_id, approval_id, "approval.expired", "system", at, {})
+    record_expiry(session, shop_id, ids, at)
     return len(ids)
 
 
