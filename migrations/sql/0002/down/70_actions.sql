@@ -6,7 +6,7 @@ DROP TABLE budget_days;
 DROP INDEX budget_entries_budget;
 ALTER TABLE budget_entries DROP COLUMN day, DROP COLUMN customer_id;
 ALTER TABLE budgets DROP COLUMN daily_minor, DROP COLUMN per_customer_minor;
-DROP INDEX actions_waiting;
+DROP INDEX actions_of_approval;
 DROP INDEX actions_of_run;
 DROP INDEX actions_of_campaign;
 ALTER TABLE actions DROP COLUMN tags, DROP COLUMN counted, DROP COLUMN held_back, DROP COLUMN stale_at,

@@ -17,6 +17,8 @@ CREATE TABLE runs (
   trigger       jsonb NOT NULL,
   dedupe_key    text NOT NULL,              -- rule:version:random key:trigger:arm; an action's is this and its number
   zone          text NOT NULL,              -- IANA name: the customer's on entering, or the shop's
+  costs         bigint[] NOT NULL,          -- what each action of the arm may cost at most, by its number; minor units
+  coupon        smallint,                   -- number of the latest coupon step on its way
   state         text NOT NULL CHECK (state IN ('waiting', 'finished', 'exited')),
   path          text NOT NULL,              -- where it stands, or stood last
   kind          text CHECK (kind IN ('wait', 'branch')),

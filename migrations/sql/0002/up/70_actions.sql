@@ -7,7 +7,7 @@ ALTER TABLE actions
   ADD COLUMN run_id      uuid,
   ADD COLUMN campaign_id uuid,
   ADD COLUMN approval_id uuid;                            -- whose yes it needs; NULL: nobody's
-CREATE INDEX actions_waiting ON actions (shop_id, approval_id) WHERE state = 'waiting_approval';
+CREATE INDEX actions_of_approval ON actions (shop_id, approval_id) WHERE approval_id IS NOT NULL;
 CREATE INDEX actions_of_run ON actions (shop_id, run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX actions_of_campaign ON actions (shop_id, campaign_id)
   WHERE campaign_id IS NOT NULL AND state IN ('waiting_approval', 'ready');
