@@ -212,7 +212,7 @@ class _Run:
         for start in range(0, len(targets), 1_000):
             with for_shop(self.engine, self.shop.id) as session:
                 part = features.compute(session, self.shop.id, targets[start : start + 1_000])
-                membership.update(session, self.shop.id, part)
+                membership.update(session, self.shop.id, part, is_told=False)
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
