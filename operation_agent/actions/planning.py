@@ -1,16 +1,13 @@
 """From decisions to actions: one row per step of the chosen arm, for the treated and for the held out alike.
 
-The dedupe key is made of what was decided and not of row ids, so a replay plans the same action and finds it there.
-Money is reserved for a segment as a whole: a coupon without the message that carries it helps nobody. Where an arm has
-to wait or to branch, `plan` goes so far, and a run says where the customer stands; `journeys` plans on from there.
+Where an arm has to wait or to branch, `plan` goes so far, and a run says where the customer stands; `journeys` plans on
+from there. Arms that only wait for time are planned whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -21,8 +18,8 @@ from operation_agent.kit.ids import new_id
 from operation_agent.store.shops import Shop
 from operation_agent.strategies.live import live_rules
 from rules import program
-from rules.limits import UNLIMITED, ShopLimits, parse_shop
-from rules.program import Arm, Delay, Due, Walked
+from rules.limits import UNLIMITED
+from rules.program import Arm, Delay, Due, Placed, Walked
 from rules.step import Step
 
 from . import parking, writing
@@ -39,82 +36,116 @@ def plan(session: Session, shop: Shop, decisions: Sequence[Decision], *, created
     acting = [one for one in decisions if one.arm is not None and one.arm.steps]
     if not acting:
         return 0
-    manners = _Manners(session, shop)
-    zones = _zones(session, shop, acting, manners)
-    opened = [_open(shop, one, manners, zones) for one in acting]
-    written = writing.write(session, shop, [segment for segment, _ in opened], created_at=created_at)
-    stopped = written.refused
-    parked = [one for segment, one in opened if one is not None and segment.entry.decision_id not in stopped]
-    parking.park(session, shop.id, parked, at=created_at)
+    opener = _Opener(session, shop, acting)
+    segments: list[Segment] = []
+    parked: list[Parking] = []
+    for decision in acting:
+        segment, parking_ = opener.open(decision)
+        segments.append(segment)
+        if parking_ is not None:
+            parked.append(parking_)
+    written = writing.write(session, shop, segments, created_at=created_at)
+    on_their_way = [one for one in parked if one.entry.decision_id not in written.refused]
+    parking.park(session, shop.id, on_their_way, at=created_at)
     return written.count
 
 
-class _Manners:
-    """How each strategy's messages go out, found once."""
+class _Opener:
+    """The first segment of each decision of a call. What decisions have in common is worked out once."""
 
-    def __init__(self, session: Session, shop: Shop):
+    def __init__(self, session: Session, shop: Shop, decisions: Sequence[Decision]):
+        self._shop = shop
         self._limits = {live.strategy_id: live.strategy.limits for live in live_rules(session, shop.id)}
-        self._shop: ShopLimits = parse_shop(shop.settings)
-        self._kept: dict[UUID, Manner] = {}
+        self._manners: dict[UUID, Manner] = {}
+        self._courses: dict[int, tuple[tuple[Placed, timedelta, int | None], ...] | None] = {}
+        self._zones = self._read_zones(session, decisions)
 
-    def of(self, strategy_id: UUID) -> Manner:
-        found = self._kept.get(strategy_id)
+    def open(self, decision: Decision) -> tuple[Segment, Parking | None]:
+        arm = decision.arm
+        assert arm is not None
+        walked = self._walked(arm, decision)
+        waits = walked.parked is not None
+        event = decision.trigger.event
+        entry = Entry(
+            decision_id=decision.id,
+            customer_id=decision.customer_id,
+            strategy_id=decision.strategy_id,
+            rule_id=decision.rule_id,
+            rule_key=decision.rule_key,
+            rule_version=decision.rule_version,
+            arm=arm.key,
+            key=_key(decision, arm),
+            held_out=decision.held_out,
+            entered_at=decision.decided_at,
+            exit_on=decision.exit_on,
+            costs=decision.costs,
+            zone=self._zone(decision),
+            product_id=product_of(event.properties) if event is not None else None,
+            budget_id=decision.budget_id,
+            event_received_at=decision.event_received_at,
+            run_id=new_id() if waits else None,
+            campaign_id=getattr(decision, "campaign_id", None),
+        )
+        segment = Segment(entry, walked.due, self._manner(decision.strategy_id), is_opening=True)
+        return segment, Parking.of(entry, decision, walked) if waits else None
+
+    def _zone(self, decision: Decision) -> str:
+        return self._zones.get(decision.customer_id, self._shop.time_zone)
+
+    def _manner(self, strategy_id: UUID) -> Manner:
+        found = self._manners.get(strategy_id)
         if found is None:
             # a strategy that stopped since it decided has no limits of its own any more; the shop's still hold
             limits = self._limits.get(strategy_id, UNLIMITED)
-            found = self._kept[strategy_id] = Manner.of(limits, self._shop)
+            found = self._manners[strategy_id] = Manner.of(limits, self._shop)
         return found
 
+    def _walked(self, arm: Arm, decision: Decision) -> Walked:
+        course = self._courses[id(arm)] if id(arm) in self._courses else self._course(arm, decision.decided_at)
+        at = decision.decided_at
+        if course is not None:
+            return Walked(tuple(Due(placed, at + offset, coupon) for placed, offset, coupon in course), None)
+        event = decision.trigger.event
+        return program.walk(arm, program.START, at, self._zone(decision), event.properties if event else {})
 
-def _zones(session: Session, shop: Shop, decisions: Iterable[Decision], manners: _Manners) -> Mapping[UUID, str]:
-    """The time zones of those customers for whom it matters."""
-    asked = {
-        one.customer_id
-        for one in decisions
-        if manners.of(one.strategy_id).quiet is not None or (one.arm is not None and not _is_plain(one.arm))
-    }
-    if not asked:
-        return {}
-    rows = session.execute(
-        text(
-            "SELECT id, time_zone FROM customers WHERE shop_id = :shop AND time_zone IS NOT NULL"
-            " AND id = ANY(CAST(:ids AS uuid[]))"
-        ),
-        {"shop": shop.id, "ids": list(asked)},
-    )
-    return {row.id: zone_of(row.time_zone, shop.time_zone) for row in rows}
+    def _course(self, arm: Arm, at: datetime) -> tuple[tuple[Placed, timedelta, int | None], ...] | None:
+        """Of an arm whose every step is due a fixed time after the decision: walked once for all who take it."""
+        found = None
+        if _is_plain(arm):
+            due = program.walk(arm, program.START, at, "UTC", {}).due
+            found = tuple((one.placed, one.due_at - at, one.after_coupon) for one in due)
+        self._courses[id(arm)] = found
+        return found
+
+    def _read_zones(self, session: Session, decisions: Sequence[Decision]) -> Mapping[UUID, str]:
+        """The time zones of those customers for whom it matters."""
+        asked = {
+            one.customer_id
+            for one in decisions
+            if self._manner(one.strategy_id).quiet is not None or (one.arm is not None and not _is_plain(one.arm))
+        }
+        if not asked:
+            return {}
+        rows = session.execute(
+            text(
+                "SELECT id, time_zone FROM customers WHERE shop_id = :shop AND time_zone IS NOT NULL"
+                " AND id = ANY(CAST(:ids AS uuid[]))"
+            ),
+            {"shop": self._shop.id, "ids": list(asked)},
+        )
+        return {row.id: zone_of(row.time_zone, self._shop.time_zone) for row in rows}
 
 
 def _is_plain(arm: Arm) -> bool:
-    """Whether every step is due a fixed time after the decision."""
     return all(isinstance(step, Step) or (isinstance(step, Delay) and step.span is not None) for step in arm.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """The actions of a plain arm, with how long after the decision each is due."""
-
-    steps: tuple[tuple[Due, timedelta], ...]
-
-    def at(self, moment: datetime) -> tuple[Due, ...]:
-        return tuple(replace(due, due_at=moment + offset) for due, offset in self.steps)
+def _key(decision: Decision, arm: Arm) -> str:
+    trigger = trigger_key(decision.trigger)
+    return entry_key(decision.rule_key, decision.rule_version, decision.random_key, trigger, arm.key)
 
 
-_COURSES: dict[int, tuple[Arm, _Course | None]] = {}
-_MOST_COURSES = 4096
-
-
-def _course(arm: Arm) -> _Course | None:
-    """Of a plain arm; kept as long as the arm is, which is as long as its rule's version is live."""
-    kept = _COURSES.get(id(arm))
-    if kept is not None and kept[0] is arm:
-        return kept[1]
-    found = None
-    if _is_plain(arm):
-        start = datetime.min.replace(year=2000, tzinfo=_UTC)
-        walked = program.walk(arm, program.START, start, "UTC", {})
-        found = _Course(tuple((due, due.due_at - start) for due in walked.due))
-    if len(_COURSES) >= _MOST_COURSES:
-        _COURSES.clear()
-    _COURSES[id(arm)] = (arm, found)
-    return found
+def dedupe_key(decision: Decision, number: int) -> str:
+    """Of the decision's action of that number."""
+    assert decision.arm is not None
+    return f"{_key(decision, decision.arm)}:{number}"
