@@ -41,7 +41,7 @@ def quoted(value: Any, language: str) -> str:
 
 
 def _delay(value: Any, language: str) -> str:
-    return NONE[language] if value is None else phrases.delay(value, language)
+    return NONE[language] if value is None else phrases.pause(value, language)
 
 
 Labels = Mapping[str, tuple[Words, Say]]

@@ -208,7 +208,7 @@ def step(written: Mapping[str, Any], language: str, names: Names) -> str:
     if "if" in written:
         return {"en": "if {}", "zh": "如果 {}"}[language].format(shortened(condition(written["if"], language, names)))
     if "delay" in written:
-        return delay(written["delay"], language)
+        return pause(written["delay"], language)
     return {"en": "leave", "zh": "退出"}[language]
 
 
@@ -221,7 +221,7 @@ def _action(written: Mapping[str, Any], language: str) -> str:
     return str(written["action"])
 
 
-def delay(written: Any, language: str) -> str:
+def pause(written: Any, language: str) -> str:
     """A delay's own form, or a duration."""
     if isinstance(written, str):
         return {"en": "{} later", "zh": "{}后"}[language].format(span(written, language))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
-from rules import cron
+from rules import recurrence
 
 JOBS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *"}
 """When a shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
@@ -32,7 +32,7 @@ def due_runs(session: Session, shop: Shop, *, after: datetime, until: datetime) 
     """Live scheduled rules with each due time t: after < t <= until, and after the strategy started. Shop time."""
     for row in session.execute(_SCHEDULED, {"shop": shop.id}).all():
         since = max(after, row.started_at) if row.started_at else after
-        for due_at in cron.fire_times(row.expression, shop.time_zone, since, until):
+        for due_at in recurrence.fire_times(row.expression, shop.time_zone, since, until):
             yield row.id, due_at
 
 
@@ -48,7 +48,7 @@ def _wake_job(session: Session, shop: Shop, topic: str, until: datetime, at: dat
     expression = shop.settings.get("schedules", {}).get(topic, JOBS[topic])
     if expression is None:
         return 0
-    due_at = max(cron.fire_times(expression, shop.time_zone, until - timedelta(days=2), until), default=None)
+    due_at = max(recurrence.fire_times(expression, shop.time_zone, until - timedelta(days=2), until), default=None)
     if due_at is None or not ticks.take(session, shop.id, topic, due_at, at=at):
         return 0
     outbox.ring(session, shop.id, [(topic, "")], at=at)
