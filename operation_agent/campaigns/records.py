@@ -78,11 +78,11 @@ class Campaign:
         return f"campaign:{self.id}"
 
 
-_COLUMNS = """id, kind, rules, audience, as_of, due_at, state, reason, attempts, upper_id, estimate, cutoffs,
+COLUMNS = """id, kind, rules, audience, as_of, due_at, state, reason, attempts, upper_id, estimate, cutoffs,
   created_at, created_by, prepared_at, started_at, finished_at"""
 
 _CURRENT = text(f"""
-SELECT {_COLUMNS} FROM campaigns
+SELECT {COLUMNS} FROM campaigns
 WHERE shop_id = :shop AND finished_at IS NULL AND state IN ('preparing', 'running', 'cancelled')
 ORDER BY due_at, created_at, id LIMIT 1
 """)  # noqa: S608
@@ -111,7 +111,7 @@ def find(session: Session, shop_id: UUID, campaign_id: UUID, *, lock: bool = Fal
     """One campaign; with `lock`, its row is this transaction's until it ends. Raises NotFound."""
     row = session.execute(
         text(
-            f"SELECT {_COLUMNS} FROM campaigns WHERE shop_id = :shop AND id = :id"  # noqa: S608
+            f"SELECT {COLUMNS} FROM campaigns WHERE shop_id = :shop AND id = :id"  # noqa: S608
             + (" FOR UPDATE" if lock else "")
         ),
         {"shop": shop_id, "id": campaign_id},

@@ -17,6 +17,7 @@ from operation_agent.store.shops import Shop
 from operation_agent.strategies import lifecycle
 from operation_agent.strategies.live import LiveRule, live_rules
 
+from . import audience as audiences
 from . import chunks, records
 from .records import FIRST_LANE, TOPIC, Asked, Campaign
 
@@ -34,6 +35,7 @@ def start(
 
     `at` is system time. Raises NotFound, Conflict when the strategy is not live, Rejected with what to change.
     """
+    audiences.read(audience)
     now = at + shop.clock_offset
     if as_of is not None and as_of > now:
         raise Rejected("a campaign looks at what is known: as_of may not lie ahead of the shop's clock", where="as_of")
