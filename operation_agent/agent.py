@@ -7,7 +7,7 @@ not here: `actions.executor` does it in three steps of its own, because a crash 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,13 +20,18 @@ from operation_agent.campaigns.chunks import Chunk
 from operation_agent.campaigns.records import Campaign
 from operation_agent.clustering import membership
 from operation_agent.customers import features, history, identity
+from operation_agent.customers.groups import Moved
 from operation_agent.customers.identity import Resolved
-from operation_agent.decision import batch
+from operation_agent.decision import batch, facts
 from operation_agent.decision.engine import Decision
 from operation_agent.decision.facts import Trigger
 from operation_agent.events.event import Event
 from operation_agent.feedback import ledger, outcomes
 from operation_agent.kit.ids import as_uuid
+from operation_agent.segments import before
+from operation_agent.segments import membership as segment_membership
+from operation_agent.segments.before import Remembered
+from operation_agent.segments.columns import Wanted
 from operation_agent.store.shops import Shop
 from operation_agent.strategies import live
 
@@ -53,13 +58,25 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     decisions, actions and wake-ups; nothing is sent.
     """
     people: People = identity.resolve(session, shop, events)
+    wanted = Wanted.of(rule.condition for rule in live.live_rules(session, shop.id))
+    remembered = before.remember(session, shop.id, _touched(people), wanted) if wanted.asks_before else None
     history.apply(session, shop, events, people)
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)
     _settle_unknown(session, shop, events, recorded_at)
     triggers = _triggers(session, shop, events, people, recorded_at)
-    decisions, actions = decide(session, shop, triggers, _latest(events, people, triggers), recorded_at=recorded_at)
+    others = _others(events, people, triggers, only_newest=not wanted.asks_before)
+    decisions, actions = decide(session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered)
     return Observed(len(events), len(triggers), decisions, actions)
+
+
+def regroup(
+    session: Session, shop: Shop, customer_ids: Sequence[UUID], as_of: datetime, *, recorded_at: datetime
+) -> tuple[int, int]:
+    """Look again at customers whom time, a fit or another definition may have moved from one group to another, as of an
+    instant of shop time, and decide what that sets off. Returns the number of decisions and of planned actions."""
+    held = identity.lock(session, shop.id, customer_ids)
+    return decide(session, shop, [], [(one, as_of) for one in held], recorded_at=recorded_at)
 
 
 def decide(
@@ -69,16 +86,28 @@ def decide(
     others: Sequence[tuple[UUID, datetime]],
     *,
     recorded_at: datetime,
+    remembered: Remembered | None = None,
 ) -> tuple[int, int]:
     """Group and decide: one pass of features over the triggers, and over `others`, who only need theirs renewed.
 
-    Returns the number of decisions and of planned actions.
+    Who comes into a segment or a cluster by it, or leaves one, is a trigger too, in the same transaction. `remembered`:
+    what was known before the events were taken in. Returns the number of decisions and of planned actions.
     """
-    targets = [(trigger.customer_id, trigger.at) for trigger in triggers]
-    table = features.compute(session, shop.id, [*targets, *others])
+    targets = [*((trigger.customer_id, trigger.at) for trigger in triggers), *others]
+    table = features.compute(session, shop.id, targets)
+    if remembered is None:
+        wanted = Wanted.of(rule.condition for rule in live.live_rules(session, shop.id))
+        remembered = before.remember(session, shop.id, [customer_id for customer_id, _ in targets], wanted)
+    placed = membership.update(session, shop.id, table)
+    moved = [*placed.moved, *segment_membership.update(session, shop, table, placed.clusters)]
     features.store(session, shop.id, table)
-    clusters = membership.update(session, shop.id, table).clusters
-    decisions, actions = _act_on(session, shop, triggers, table, clusters, recorded_at)
+    set_off = _watched(session, shop, moved, recorded_at)
+    rows = [*range(len(triggers)), *(one.row for one in set_off), *range(len(triggers), len(table))]
+    known = replace(remembered, clusters=[placed.before[row] for row in rows] if placed.before else None)
+    decisions, actions = _act_on(
+        session, shop, [*triggers, *map(facts.of_move, set_off)], table.take(rows) if set_off else table,
+        [placed.clusters[row] for row in rows], recorded_at, known,
+    )  # fmt: skip
     return len(decisions), actions
 
 
@@ -103,10 +132,13 @@ def _act_on(
     table: features.FeatureTable,
     clusters: Sequence[Any],
     recorded_at: datetime,
+    remembered: Remembered | None = None,
 ) -> tuple[list[Decision], int]:
     if not triggers:
         return [], 0
-    decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=recorded_at)
+    decisions = batch.decide(
+        session, shop, triggers, table, clusters, recorded_at=recorded_at, remembered=remembered
+    )  # fmt: skip
     return decisions, planning.plan(session, shop, decisions, created_at=recorded_at)
 
 
@@ -144,13 +176,27 @@ def _triggers(
     return made
 
 
-def _latest(events: Sequence[Event], people: People, triggers: Sequence[Trigger]) -> list[tuple[UUID, datetime]]:
-    """Each touched customer's newest moment that no trigger covers already."""
-    newest: dict[UUID, datetime] = {}
+def _watched(session: Session, shop: Shop, moved: Sequence[Moved], recorded_at: datetime) -> list[Moved]:
+    """Those that some live rule waits for; none that happened long ago."""
+    watched = live.watched_groups(session, shop.id) if moved else frozenset()
+    oldest = recorded_at + shop.clock_offset - LATE
+    return [one for one in moved if (one.group, one.way) in watched and one.at >= oldest]
+
+
+def _touched(people: People) -> list[UUID]:
+    return list({person.customer_id for person in people.values() if person is not None})
+
+
+def _others(
+    events: Sequence[Event], people: People, triggers: Sequence[Trigger], *, only_newest: bool
+) -> list[tuple[UUID, datetime]]:
+    """Each touched customer's newest moment that no trigger covers already; or every such moment, when what was known
+    right before a trigger matters."""
+    moments: dict[UUID, list[datetime]] = {}
     for event in events:
         person = people.get(event.id)
         if person is not None:
-            known = newest.get(person.customer_id, event.occurred_at)
-            newest[person.customer_id] = max(known, event.occurred_at)
+            moments.setdefault(person.customer_id, []).append(event.occurred_at)
     covered = {(trigger.customer_id, trigger.at) for trigger in triggers}
-    return [target for target in newest.items() if target not in covered]
+    chosen = {one: [max(times)] if only_newest else sorted(set(times)) for one, times in moments.items()}
+    return [(one, at) for one, times in chosen.items() for at in times if (one, at) not in covered]

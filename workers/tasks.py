@@ -55,6 +55,11 @@ def compare_effects(shop_id: str, key: str) -> None:
     _job("effects.compare", shop_id, key, _compare)
 
 
+@app.task(name="segments.refresh", **_JOB)
+def refresh_segments(shop_id: str, key: str) -> None:
+    _job("segments.refresh", shop_id, key, _regroup)
+
+
 def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
     """Run it if there is room; ring again if not (the relay spaces a job's wake-ups out)."""
     with turn(engine(), f"{topic}:{shop_id}:{key}") as ours:
@@ -82,6 +87,12 @@ def _compare(shop_id: UUID, _key: str) -> None:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
         effects.compare(session, shop, as_of=at + shop.clock_offset, computed_at=at)
         ticks.finish(session, shop_id, ticks.COMPARISON, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _regroup(shop_id: UUID, _key: str) -> None:
+    from .regrouping import refresh
+
+    refresh(engine(), shop_id)
 
 
 def _run(shop_id: UUID, lane: str) -> None:

@@ -7,6 +7,7 @@ no transaction writes a membership of a clustering that had been retired before 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -70,6 +71,13 @@ ON CONFLICT (shop_id, customer_id) DO UPDATE SET
   label_key = COALESCE(excluded.label_key, m.label_key), label_since = COALESCE(excluded.label_since, m.label_since)
 WHERE m.clustering_id <> excluded.clustering_id OR m.as_of <= excluded.as_of
 """
+
+_LABEL = text("""
+UPDATE cluster_members m SET label_key = r.label_key, label_since = r.label_since
+FROM unnest(CAST(:customers AS uuid[]), CAST(:labels AS text[]), CAST(:label_times AS timestamptz[]))
+  AS r (customer_id, label_key, label_since)
+WHERE m.shop_id = :shop AND m.customer_id = r.customer_id
+""")
 
 _ASSIGN_ROWS = text(
     _ASSIGN.format(
@@ -141,6 +149,7 @@ def update(session: Session, shop_id: UUID, table: FeatureTable, *, is_told: boo
     walk = _walk(table, clusters, stored, live.id, is_told=is_told)
     newest = _newest(table)
     rows = list(newest.values())
+    late = [one for one, row in newest.items() if one in stored and table.as_of[row] < stored[one].as_of]
     labels = [walk.labels.get(customer_id, (None, None)) for customer_id in newest]
     session.execute(
         _ASSIGN_ROWS,
@@ -150,7 +159,16 @@ def update(session: Session, shop_id: UUID, table: FeatureTable, *, is_told: boo
             "labels": [label for label, _ in labels], "label_times": [since for _, since in labels],
         },
     )  # fmt: skip
+    _keep_labels(session, shop_id, [one for one in late if stored[one].told != walk.labels[one][0]], walk)
     return Membership(clusters, walk.before, walk.moved)
+
+
+def _keep_labels(session: Session, shop_id: UUID, customers: Sequence[UUID], walk: _Walk) -> None:
+    """Of those whose rows are too old to be assigned by, and who were told to have moved."""
+    if customers:
+        labels, times = zip(*(walk.labels[one] for one in customers), strict=True)
+        values = {"shop": shop_id, "customers": list(customers), "labels": list(labels), "label_times": list(times)}
+        session.execute(_LABEL, values)
 
 
 def _newest(table: FeatureTable) -> dict[UUID, int]:
@@ -205,9 +223,9 @@ def _walk(
         walk.labels[customer_id] = (known.told, known.label_since)
     for row in sorted(range(len(ids)), key=times.__getitem__):
         customer_id, cluster, known = ids[row], clusters[row], stored.get(ids[row])
-        if known is not None and times[row] < known.as_of and known.clustering_id == live:
-            continue  # answered, and not remembered
         walk.before[row] = here.get(customer_id)
+        if known is not None and times[row] < known.as_of and known.clustering_id == live:
+            cluster = here[customer_id]  # answered, and not remembered: a fit may have moved it since somebody looked
         here[customer_id] = cluster
         if is_told and cluster is not None:
             _tell(walk, table, row, known, cluster["label_key"])

@@ -58,6 +58,16 @@ class FeatureTable:
             self.customer_ids[start:stop], self.random_keys[start:stop], self.as_of[start:stop], columns
         )
 
+    def take(self, rows: Sequence[int]) -> FeatureTable:
+        """Some rows in another order; a row may be taken more than once."""
+        index = np.asarray(rows, np.int64)
+        ids, keys = (
+            part if isinstance(part, Uuids) else Uuids.of(part) for part in (self.customer_ids, self.random_keys)
+        )
+        times = self.as_of if isinstance(self.as_of, Instants) else Instants.of(self.as_of)
+        columns = {name: column[index] for name, column in self.columns.items()}
+        return FeatureTable(Uuids(ids.raw[index]), Uuids(keys.raw[index]), Instants(times.raw[index]), columns)
+
     def where(self, keep: np.ndarray) -> FeatureTable:
         """The rows at which the mask `keep` is true."""
         rows = np.flatnonzero(keep).tolist()

@@ -69,6 +69,19 @@ def _resolved(person: Person) -> Resolved:
     return Resolved(person.id, person.random_key)
 
 
+def lock(session: Session, shop_id: UUID, customer_ids: Sequence[UUID]) -> list[UUID]:
+    """Hold these customers until the transaction ends, as `resolve` holds those of its events; who is still there, by
+    id. Merged ones are not: what they were is the survivor's."""
+    rows = session.execute(
+        text(
+            "SELECT id FROM customers WHERE shop_id = :shop AND id = ANY(CAST(:ids AS uuid[])) AND merged_into IS NULL"
+            " ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"shop": shop_id, "ids": list(customer_ids)},
+    )
+    return list(rows.scalars())
+
+
 _OWNERS = text("""
 WITH found AS (
   SELECT i.kind, i.value, i.customer_id

@@ -41,9 +41,9 @@ Span = tuple[float, float | None]
 def update(session: Session, shop: Shop, table: FeatureTable, clusters: Clusters) -> list[Moved]:
     """Hold each row of `table` against every segment as of its moment; write and return who entered or left.
 
-    The customers are locked by the caller, and `features.store` has not yet taken up the table: a row that is older
-    than what is known of its customer moves nobody. Several rows of one customer are taken in the order of time. Of a
-    segment that was never held against everybody nobody is told to have entered. `clusters`: row by row.
+    The customers are locked by the caller. Several rows of one customer are taken in the order of time; rows that came
+    late, when newer facts are known, move nobody. Of a segment that was never held against everybody nobody is told to
+    have entered. `clusters`: row by row.
     """
     listed = segments(session, shop.id)
     if not listed or not len(table):
@@ -93,10 +93,12 @@ def _columns(
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """`spans`: (customer, segment) -> span; `as_of`: of each customer, the newest facts that are known of it."""
+    """`spans`: (customer, segment) -> span. Of each customer: `moved`, by how new facts it moved last; `seen`, when it
+    was seen last."""
 
     spans: dict[tuple[UUID, UUID], Span]
-    as_of: dict[UUID, int]
+    moved: dict[UUID, int]
+    seen: dict[UUID, int]
 
 
 _STORED = text("""
@@ -104,25 +106,32 @@ SELECT customer_id, segment_id, (extract(epoch FROM since) * 1000000)::int8 AS s
        (extract(epoch FROM left_at) * 1000000)::int8 AS left_at, (extract(epoch FROM as_of) * 1000000)::int8 AS as_of
 FROM segment_members WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
 UNION ALL
-SELECT customer_id, NULL, NULL, NULL, (extract(epoch FROM as_of) * 1000000)::int8
-FROM customer_features WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
+SELECT id, NULL, NULL, NULL, (extract(epoch FROM last_seen_at) * 1000000)::int8
+FROM customers WHERE shop_id = :shop AND id = ANY(CAST(:customers AS uuid[]))
 """)
 
 
 def _stored(session: Session, shop_id: UUID, customer_ids: Sequence[UUID]) -> _Stored:
-    spans: dict[tuple[UUID, UUID], Span] = {}
-    as_of: dict[UUID, int] = {}
+    found = _Stored({}, {}, {})
     for row in session.execute(_STORED, {"shop": shop_id, "customers": list(customer_ids)}):
-        as_of[row.customer_id] = max(as_of.get(row.customer_id, row.as_of), row.as_of)
-        if row.segment_id is not None:
-            spans[row.customer_id, row.segment_id] = (row.since, row.left_at)
-    return _Stored(spans, as_of)
+        if row.segment_id is None:
+            found.seen[row.customer_id] = row.as_of
+        else:
+            found.moved[row.customer_id] = max(found.moved.get(row.customer_id, row.as_of), row.as_of)
+            found.spans[row.customer_id, row.segment_id] = (row.since, row.left_at)
+    return found
 
 
 def _in_time(rows: Rows, stored: _Stored) -> list[int]:
-    """The rows that may move their customer, oldest first."""
-    fresh = (row for row, one in enumerate(rows.ids) if rows.moments[row] >= stored.as_of.get(one, -np.inf))
-    return sorted(fresh, key=lambda row: rows.moments[row])
+    """The rows that may move their customer, oldest first: none of a customer whose newest facts are not among them,
+    and none older than those it moved by."""
+    found = []
+    for customer_id, places in rows.places.items():
+        newest = max(rows.moments[row] for row in places)
+        if newest >= stored.seen.get(customer_id, -np.inf):
+            least = stored.moved.get(customer_id, -np.inf)
+            found += [row for row in places if rows.moments[row] >= least]
+    return sorted(found, key=lambda row: rows.moments[row])
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 CLUSTERING = "clustering.fit"
 COMPARISON = "effects.compare"
+SEGMENTS = "segments.refresh"
 
 
 def take(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at: datetime) -> bool:
@@ -62,6 +63,16 @@ def finish_one(session: Session, shop_id: UUID, schedule: str, due_at: datetime,
         {"shop": shop_id, "schedule": schedule, "due": due_at, "at": at},
     )
     return closed.scalar() is not None
+
+
+def newest_open(session: Session, shop_id: UUID, schedule: str) -> datetime | None:
+    """The latest due time (shop time) of a schedule that is still to be done; None: nothing is."""
+    due_at: datetime | None = session.execute(
+        text("SELECT max(due_at) FROM schedule_ticks WHERE shop_id = :shop AND schedule = :schedule"
+             " AND finished_at IS NULL"),
+        {"shop": shop_id, "schedule": schedule},
+    ).scalar()  # fmt: skip
+    return due_at
 
 
 def unfinished(session: Session, shop_id: UUID) -> int:

@@ -17,7 +17,7 @@ from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
 from rules import recurrence
 
-JOBS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *"}
+JOBS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *", ticks.SEGMENTS: "20 * * * *"}
 """When a shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
 
 _SCHEDULED = text("""

@@ -66,6 +66,13 @@ def triggering_types(session: Session, shop_id: UUID) -> frozenset[str]:
     return frozenset(name for live in live_rules(session, shop_id) for name in live.rule.when.events)
 
 
+def watched_groups(session: Session, shop_id: UUID) -> frozenset[tuple[str, str]]:
+    """The groups that some live rule waits for to be entered or left, as ("segment.vip", "entered")."""
+    found = [(live.rule.when.entered, live.rule.when.left) for live in live_rules(session, shop_id)]
+    entered = {(group, "entered") for group, _ in found if group is not None}
+    return frozenset(entered | {(group, "left") for _, group in found if group is not None})
+
+
 def _stamp(session: Session, shop_id: UUID) -> Stamp:
     # the time too: a revision may be rolled back, and its number come again with another content
     rows = session.execute(

@@ -151,7 +151,7 @@ def test_two_schedulers_take_each_tick_once(engine, shop_id):
         shop = load_shop(session, shop_id)
         first = due_ticks(session, shop, at=at)
         second = due_ticks(session, shop, at=at)
-    assert (first, second) == (2, 0)  # a clustering and a comparison, however many hours have passed
+    assert (first, second) == (3, 0)  # a clustering, a comparison, the segments: however many hours have passed
 
 
 def test_a_moved_sandbox_clock_makes_its_own_ticks_due(engine, shop_id):
@@ -159,7 +159,7 @@ def test_a_moved_sandbox_clock_makes_its_own_ticks_due(engine, shop_id):
         shop = load_shop(session, shop_id)
         due_ticks(session, shop, at=SYSTEM.now())
         shop = move_clock(session, shop, shop.now() + timedelta(days=40))
-        assert due_ticks(session, shop, at=SYSTEM.now()) == 2
+        assert due_ticks(session, shop, at=SYSTEM.now()) == 3
         open_ticks = session.execute(
             text("SELECT max(due_at) FROM schedule_ticks WHERE shop_id = :s AND finished_at IS NULL"), {"s": shop_id}
         ).scalar_one()
