@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Why = Literal["loses_money", "better_variant", "budget", "messages", "too_many"]
+Why = Literal["loses_money", "better_variant", "budget", "messages", "too_many", "running"]
 
 
 @dataclass(frozen=True, slots=True)
