@@ -1,4 +1,4 @@
-"""Money: what may be committed, and what the agent changed against customers it left alone."""
+"""What the agent changed, measured against customers it left alone."""
 
 from __future__ import annotations
 
@@ -21,18 +21,6 @@ from operation_agent.store.session import for_shop
 router = APIRouter(prefix="/api", tags=["effects"])
 
 
-class Budget(BaseModel):
-    """Amounts in minor units of `currency`; reserved + spent never exceed the limit."""
-
-    id: UUID
-    name: str
-    currency: str
-    limit_minor: int
-    reserved_minor: int
-    spent_minor: int
-    strategies: list[str] = Field(description="Keys of the strategies that spend from it")
-
-
 class Effect(BaseModel):
     """Treated customers against the holdout. `estimate` is null where there is a `reason` for none."""
 
@@ -48,20 +36,6 @@ class Effect(BaseModel):
     upper: float | None
     reason: str | None
     detail: dict[str, Any]
-
-
-_BUDGETS = text("""
-SELECT b.id, b.name, b.currency, b.limit_minor, b.reserved_minor, b.spent_minor,
-       ARRAY(SELECT s.key FROM strategies AS s WHERE s.shop_id = b.shop_id AND s.budget_id = b.id ORDER BY s.key)
-         AS strategies
-FROM budgets AS b WHERE b.shop_id = :shop ORDER BY b.name, b.id
-""")
-
-
-@router.get("/budgets", operation_id="list_budgets", summary="Budgets", response_model=list[Budget])
-def list_budgets(caller: Annotated[Principal, Depends(Requires("actions:read"))], database: Database) -> list[Budget]:
-    with for_shop(database, caller.shop.id) as session:
-        return [Budget(**row._mapping) for row in session.execute(_BUDGETS, {"shop": caller.shop.id})]
 
 
 _EFFECTS = text("""

@@ -29,16 +29,16 @@ Short = Literal["total", "daily", "per_customer"]
 class Wanted:
     """One action's claim on a budget; the actions of a `group` are granted together or not at all.
 
-    `day`: of the decision, in the shop's calendar (`executions.day_of`). Without a day or a customer that limit is
-    not asked.
+    `day`: of the decision, in the shop's calendar (`executions.day_of`). Day and customer are None in what an earlier
+    release reserved, and then count in no such limit.
     """
 
     budget_id: UUID
     action_id: UUID
     amount_minor: int
     group: UUID
-    customer_id: UUID | None = None
-    day: date | None = None
+    customer_id: UUID | None
+    day: date | None
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from operation_agent.store.session import for_shop
 from tests.integration.sending import LINKS, Providers, Stage, channel, executor, providers, stage
 
 pytestmark = pytest.mark.integration
+NOW = SYSTEM.now()
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +380,7 @@ def test_a_budget_is_never_overspent_by_many_at_once(engine, shop_id):
         for _ in range(10):
             group = new_id()
             with for_shop(engine, shop_id) as session:
-                wanted = [Wanted(here.budget_id, new_id(), 1, group), Wanted(here.budget_id, new_id(), 2, group)]
+                wanted = [Wanted(here.budget_id, new_id(), amount, group, group, NOW.date()) for amount in (1, 2)]
                 if not budget.reserve(session, shop_id, wanted, at=SYSTEM.now()):
                     granted.append(wanted)
 

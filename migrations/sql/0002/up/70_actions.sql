@@ -47,12 +47,14 @@ CREATE TABLE budget_customers (
 
 CREATE FUNCTION recount_budget_customers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  UPDATE budget_entries e SET customer_id = a.customer_id   -- of the last release
+  FROM actions a WHERE e.shop_id = NEW.shop_id AND e.budget_id = NEW.id AND e.customer_id IS NULL
+    AND a.shop_id = e.shop_id AND a.id = e.action_id;
   DELETE FROM budget_customers WHERE shop_id = NEW.shop_id AND budget_id = NEW.id;
   INSERT INTO budget_customers (shop_id, budget_id, customer_id, committed_minor)
-  SELECT e.shop_id, e.budget_id, COALESCE(e.customer_id, a.customer_id), sum(e.amount_minor)
-  FROM budget_entries e LEFT JOIN actions a ON a.shop_id = e.shop_id AND a.id = e.action_id
-  WHERE e.shop_id = NEW.shop_id AND e.budget_id = NEW.id AND e.kind = 'reserve'
-    AND COALESCE(e.customer_id, a.customer_id) IS NOT NULL
+  SELECT e.shop_id, e.budget_id, e.customer_id, sum(e.amount_minor)
+  FROM budget_entries e
+  WHERE e.shop_id = NEW.shop_id AND e.budget_id = NEW.id AND e.kind = 'reserve' AND e.customer_id IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM budget_entries r
                     WHERE r.shop_id = e.shop_id AND r.action_id = e.action_id AND r.kind = 'release')
   GROUP BY 1, 2, 3;
