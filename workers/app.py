@@ -27,9 +27,12 @@ ROUTES = {
     "events.process": {"queue": "events"},
     "actions.deliver": {"queue": "actions"},
     "actions.reconcile": {"queue": "actions"},
+    "approvals.settle": {"queue": "actions"},
     "clustering.fit": {"queue": "jobs"},
     "campaigns.run": {"queue": "jobs"},
     "effects.compare": {"queue": "jobs"},
+    "estimators.fit": {"queue": "jobs"},
+    "strategies.propose": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
 """Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""

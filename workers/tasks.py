@@ -40,6 +40,14 @@ def reconcile_actions(shop_id: str, key: str) -> None:
     reconcile(engine(), UUID(shop_id))
 
 
+@app.task(name="approvals.settle")
+def settle_approvals(shop_id: str, key: str) -> None:
+    from operation_agent.actions import approving
+
+    with for_shop(engine(), UUID(shop_id)) as session:
+        approving.tidy(session, load_shop(session, UUID(shop_id)), at=SYSTEM.now())
+
+
 @app.task(name="clustering.fit", **_JOB)
 def fit_clustering(shop_id: str, key: str) -> None:
     _job("clustering.fit", shop_id, key, _fit)
@@ -58,6 +66,16 @@ def compare_effects(shop_id: str, key: str) -> None:
 @app.task(name="segments.refresh", **_JOB)
 def refresh_segments(shop_id: str, key: str) -> None:
     _job("segments.refresh", shop_id, key, _regroup)
+
+
+@app.task(name="estimators.fit", **_JOB)
+def fit_estimators(shop_id: str, key: str) -> None:
+    _job("estimators.fit", shop_id, key, _estimate)
+
+
+@app.task(name="strategies.propose", **_JOB)
+def propose_strategies(shop_id: str, key: str) -> None:
+    _job("strategies.propose", shop_id, key, _propose)
 
 
 def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
@@ -87,6 +105,24 @@ def _compare(shop_id: UUID, _key: str) -> None:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
         effects.compare(session, shop, as_of=at + shop.clock_offset, computed_at=at)
         ticks.finish(session, shop_id, ticks.COMPARISON, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _estimate(shop_id: UUID, _key: str) -> None:
+    from operation_agent.feedback import estimators
+
+    with for_shop(engine(), shop_id) as session:
+        shop, at = load_shop(session, shop_id), SYSTEM.now()
+        estimators.fit_all(session, shop, as_of=at + shop.clock_offset, fitted_at=at)
+        ticks.finish(session, shop_id, ticks.ESTIMATORS, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _propose(shop_id: UUID, _key: str) -> None:
+    from operation_agent.proposals import job
+
+    with for_shop(engine(), shop_id) as session:
+        shop, at = load_shop(session, shop_id), SYSTEM.now()
+        job.propose_if_clustered(session, shop, as_of=at + shop.clock_offset, at=at, actor="schedule")
+        ticks.finish(session, shop_id, ticks.PROPOSALS, up_to=at + shop.clock_offset, at=SYSTEM.now())
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
 
+from . import approving
 from .claiming import DUE, TOPIC
 from .reconciler import expire_leases
 from .states import TERMINAL
@@ -35,6 +36,7 @@ def ring_due(session: Session, shop: Shop, *, at: datetime, patience: timedelta 
         *_events(session, shop, at - patience),
         *_actions(session, shop, at),
         *_doubts(session, shop, at),
+        *_answers(session, shop, at),
         *_open_ticks(session, shop, at - JOB_PATIENCE),
     ]
     outbox.ring(session, shop.id, wake_ups, at=at)
@@ -63,6 +65,11 @@ def _doubts(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, s
         {"shop": shop.id, "at": at},
     ).scalar()
     return [("actions.reconcile", "")] if is_due else []
+
+
+def _answers(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, str]]:
+    """Approvals that nobody gave in time, or whose actions were left behind."""
+    return [("approvals.settle", "")] if approving.has_work(session, shop.id, at=at) else []
 
 
 def _open_ticks(session: Session, shop: Shop, before: datetime) -> Iterable[tuple[str, str]]:
