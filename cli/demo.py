@@ -243,7 +243,7 @@ def _group(sandbox: Sandbox, console: Console) -> None:
 def _live(sandbox: Sandbox, console: Console, *, days: int, seed: int) -> dict[str, Any]:
     """Start the strategies, then let the simulated shop live for `days` days. Returns the simulator's truth."""
     api = Api(sandbox)
-    weekly = {"clustering.fit": "15 3 * * mon", "effects.compare": "5 4 * * mon"}
+    weekly = {"clustering.fit": "15 3 * * mon", "effects.compare": "5 4 * * mon", "segments.refresh": "35 3 * * mon"}
     api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": weekly}})
     for template in STRATEGIES:
         api.post("/api/strategies", {"template": template, "state": "live"})

@@ -25,6 +25,7 @@ from .connections import broker_url
 QUEUES = ("events", "actions", "jobs")
 ROUTES = {
     "events.process": {"queue": "events"},
+    "journeys.advance": {"queue": "events"},
     "actions.deliver": {"queue": "actions"},
     "actions.reconcile": {"queue": "actions"},
     "approvals.settle": {"queue": "actions"},

@@ -26,6 +26,13 @@ def process_events(shop_id: str, key: str) -> None:
     drain(engine(), UUID(shop_id), int(key))
 
 
+@app.task(name="journeys.advance")
+def advance_journeys(shop_id: str, key: str) -> None:
+    from .journeys import advance
+
+    advance(engine(), UUID(shop_id))
+
+
 @app.task(name="actions.deliver")
 def deliver_actions(shop_id: str, key: str) -> None:
     from .delivery import deliver

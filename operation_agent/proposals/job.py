@@ -83,6 +83,13 @@ def propose(session: Session, shop: Shop, *, as_of: datetime, at: datetime, acto
     return run
 
 
+def propose_if_clustered(session: Session, shop: Shop, *, as_of: datetime, at: datetime, actor: str) -> Run | None:
+    """As `propose`; None while there is no clustering. What the schedule asks for."""
+    if membership.live_model(session, shop.id) is None:
+        return None
+    return propose(session, shop, as_of=as_of, at=at, actor=actor)
+
+
 def _options(session: Session, shop: Shop, clustering_id: UUID, as_of: datetime) -> list[tuple[Draft, Prediction]]:
     templates = library()
     seen = evidence.measured(session, shop, as_of=as_of)

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 CLUSTERING = "clustering.fit"
 COMPARISON = "effects.compare"
+ESTIMATORS = "estimators.fit"
+PROPOSALS = "strategies.propose"
 SEGMENTS = "segments.refresh"
 
 

@@ -17,7 +17,13 @@ from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
 from rules import recurrence
 
-JOBS = {ticks.CLUSTERING: "15 3 * * *", ticks.COMPARISON: "5 * * * *", ticks.SEGMENTS: "20 * * * *"}
+JOBS = {
+    ticks.CLUSTERING: "15 3 * * *",
+    ticks.COMPARISON: "5 * * * *",
+    ticks.SEGMENTS: "20 * * * *",
+    ticks.ESTIMATORS: "35 4 * * 1",
+    ticks.PROPOSALS: "5 5 * * 1",
+}
 """When a shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
 
 _SCHEDULED = text("""
@@ -48,8 +54,17 @@ def _wake_job(session: Session, shop: Shop, topic: str, until: datetime, at: dat
     expression = shop.settings.get("schedules", {}).get(topic, JOBS[topic])
     if expression is None:
         return 0
-    due_at = max(recurrence.fire_times(expression, shop.time_zone, until - timedelta(days=2), until), default=None)
+    due_at = _newest(expression, shop.time_zone, until)
     if due_at is None or not ticks.take(session, shop.id, topic, due_at, at=at):
         return 0
     outbox.ring(session, shop.id, [(topic, "")], at=at)
     return 1
+
+
+def _newest(expression: str, time_zone: str, until: datetime) -> datetime | None:
+    """The newest due time of the last eight days; most come every hour or night, so the last two are looked at first."""
+    for days in (2, 8):
+        found = max(recurrence.fire_times(expression, time_zone, until - timedelta(days=days), until), default=None)
+        if found is not None:
+            return found
+    return None
