@@ -52,8 +52,8 @@ class ProposalSummary(BaseModel):
     hour: int | None = Field(description="Of the shop's day; null: as in the template")
     state: State
     prediction: dict[str, Any] = Field(
-        description="Expected over the horizon, with 95 % intervals; money in minor units; `evidence`: customers it rests"
-        " on, 0: the template's prior alone"
+        description="Expected over the horizon, with 95 % intervals; money in minor units; `evidence`: customers behind"
+        " it, 0: the prior alone"
     )
     left_out: dict[str, Any] | None = Field(description="Why it was not chosen: `why` and what was found")
     strategy_id: UUID | None
