@@ -1,38 +1,44 @@
-"""Strategies and their rules: what the agent may do, started from the shipped templates."""
+"""Strategies: what the agent may do, made from the shipped templates or written out, and the states they pass."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, Field
-from sqlalchemy import text
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from api.dependencies import Database, Requires
+from api.documents import DEFINITION, ExpectedRevision, Written, described, etag, modelled
 from api.errors import Problem
 from api.fields import Text
 from api.idempotency import Idempotent
+from api.routes.rules import Rule, rules_of
 from operation_agent.access.principal import Principal
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
-from operation_agent.strategies import library, lifecycle
+from operation_agent.strategies import authoring, document, forms, library, lifecycle, records, signoff
 from rules import strategy as definitions
 
 router = APIRouter(prefix="/api", tags=["strategies"])
 
 Reader = Annotated[Principal, Depends(Requires("strategies:read"))]
 Writer = Annotated[Principal, Depends(Requires("strategies:write"))]
-Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="The strategy's id or key")]
-_MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such strategy in this shop"}}
-_CHANGES: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No such strategy or template"},
-    409: {"model": Problem, "description": "Its state forbids it, or the Idempotency-Key was used otherwise"},
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", description="The strategy's id or key")]
+MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such strategy in this shop"}}
+CHANGES: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such strategy, version or template"},
+    409: {
+        "model": Problem,
+        "description": "Its state forbids it, somebody else changed it (code `revision`), it needs an approval"
+        " (`approval_needed`), or the Idempotency-Key was used otherwise",
+    },
+    415: {"model": Problem, "description": "Neither JSON nor YAML"},
 }
 
 
@@ -42,6 +48,9 @@ class StrategySummary(BaseModel):
     name: dict[str, str] = Field(description="By language: zh, en")
     goal: str
     state: str = Field(description="`draft`, `live`, `paused` or `archived`")
+    revision: int = Field(description="Counts every change; goes into If-Match")
+    version: int | None = Field(description="The version that counts; null: never published, or archived")
+    draft: int | None = Field(description="The version that is being edited; null: none is")
     holdout: float = Field(description="Share of customers left alone, by which its effect is measured")
     budget_id: UUID | None
     started_at: datetime | None = Field(description="Shop time")
@@ -49,21 +58,8 @@ class StrategySummary(BaseModel):
     updated_at: datetime
 
 
-class Rule(BaseModel):
-    """One version of a rule."""
-
-    id: UUID
-    strategy_id: UUID
-    key: str
-    version: int
-    state: str = Field(description="`draft`, `live` or `retired`")
-    definition: dict[str, Any]
-    created_at: datetime
-    created_by: str
-
-
 class Strategy(StrategySummary):
-    definition: dict[str, Any]
+    definition: dict[str, Any] = Field(description="What counts; of a strategy never published, its draft")
     rules: list[Rule] = Field(description="Every version, newest first")
 
 
@@ -71,45 +67,76 @@ class Template(BaseModel):
     key: str
     name: dict[str, str]
     goal: str
+    why: dict[str, str] = Field(description="What it is for, by language")
+    effect: dict[str, str] = Field(description="What it is expected to change, by language")
     definition: dict[str, Any]
 
 
 class NewStrategy(BaseModel):
-    template: Text = Field(max_length=63, examples=["win_back"])
-    holdout: float | None = Field(None, ge=0, lt=1, allow_inf_nan=False, description="Replaces the template's")
+    """From a `template` or from a `definition`, one of them."""
+
+    model_config = ConfigDict(title="NewStrategy")
+
+    template: Text | None = Field(None, max_length=63, examples=["win_back"])
+    definition: dict[str, Any] | None = Field(None, description="A whole strategy, written out")
+    key: Text | None = Field(None, max_length=63, description="Replaces the one written: two from one template")
+    name: dict[str, Text] | None = Field(None, description="Replaces the one written, by language: en, zh")
+    holdout: float | None = Field(None, ge=0, lt=1, allow_inf_nan=False, description="Replaces the one written")
     budget: Decimal | None = Field(
-        None, gt=0, le=10**12, decimal_places=4, description="In units of the shop's currency; replaces the template's"
+        None, gt=0, le=10**12, decimal_places=4, description="In units of the shop's currency; replaces the one written"
     )
-    state: Literal["live", "draft"] = "live"
+    state: Literal["live", "draft"] | None = Field(
+        None, description="By default a template goes `live` and a definition becomes a `draft`"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> NewStrategy:
+        if (self.template is None) == (self.definition is None):
+            raise ValueError("give either `template` or `definition`")
+        return self
 
 
 class StrategyChange(BaseModel):
     state: Literal["live", "paused", "archived"]
 
 
-def _shown(row: lifecycle.StrategyRow) -> dict[str, Any]:
+class Fault(BaseModel):
+    where: str
+    reason: str
+
+
+class Validation(BaseModel):
+    valid: bool
+    errors: list[Fault]
+    definition: dict[str, Any] | None = Field(description="As it would be stored")
+    changes: list[dict[str, Any]] = Field(description="From what is live under this key")
+    approval: list[dict[str, Any]] = Field(description="Why publishing it would need another person's yes")
+
+
+def shown(row: records.StrategyRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in StrategySummary.model_fields}
 
 
-def _whole(session: Session, shop_id: UUID, row: lifecycle.StrategyRow) -> Strategy:
-    rules = session.execute(_RULES, {"shop": shop_id, "strategy": row.id, "state": None})
-    return Strategy(**_shown(row), definition=row.definition, rules=[Rule(**rule._mapping) for rule in rules])
+def whole(session: Session, shop_id: UUID, row: records.StrategyRow) -> Strategy:
+    return Strategy(**shown(row), definition=row.definition, rules=rules_of(session, shop_id, strategy=row.id))
 
 
-def _drafted(body: NewStrategy) -> definitions.Strategy:
-    """The template with what the request replaces."""
-    made = library.template(body.template)
-    if body.holdout is not None:
-        made = replace(made, holdout=body.holdout)
-    return made if body.budget is None else made.limited(budget=definitions.Budget(body.budget))
+def _new(body: Any) -> NewStrategy:
+    """What was sent: a NewStrategy, or a definition by itself."""
+    if isinstance(body, dict) and "rules" in body and not {"template", "definition"} & body.keys():
+        body = {"definition": body}
+    made: NewStrategy = modelled(NewStrategy, body)
+    return made
 
 
-_RULES = text("""
-SELECT id, strategy_id, key, version, state, definition, created_at, created_by FROM rules
-WHERE shop_id = :shop AND (CAST(:strategy AS uuid) IS NULL OR strategy_id = CAST(:strategy AS uuid))
-  AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
-ORDER BY key, version DESC
-""")
+def _drafted(session: Session, shop_id: UUID, body: NewStrategy) -> definitions.Strategy:
+    """What was asked for, with what replaces parts of it."""
+    replaced = {"holdout": body.holdout, "budget": body.budget, "key": body.key, "name": body.name}
+    if body.template is not None:
+        made = lifecycle.adapted(library.template(body.template), **replaced)  # type: ignore[arg-type]
+    else:
+        made = lifecycle.adapted(forms.read_of_shop(session, shop_id, body.definition), **replaced)  # type: ignore[arg-type]
+    return forms.read_of_shop(session, shop_id, made.to_dict())
 
 
 @router.get(
@@ -117,7 +144,7 @@ ORDER BY key, version DESC
 )
 def list_strategies(caller: Reader, database: Database) -> list[StrategySummary]:
     with for_shop(database, caller.shop.id) as session:
-        return [StrategySummary(**_shown(row)) for row in lifecycle.list_strategies(session, caller.shop.id)]
+        return [StrategySummary(**shown(row)) for row in records.list_strategies(session, caller.shop.id)]
 
 
 @router.get(
@@ -128,43 +155,96 @@ def list_strategies(caller: Reader, database: Database) -> list[StrategySummary]
 )
 def list_templates(_caller: Reader) -> list[Template]:
     return [
-        Template(key=key, name=found.name, goal=found.goal, definition=found.to_dict())
+        Template(
+            key=key, name=found.name, goal=found.goal, why=found.why, effect=found.effect, definition=found.to_dict()
+        )
         for key, found in library.library().items()
     ]
+
+
+@router.post(
+    "/strategies/validate",
+    operation_id="validate_strategy",
+    summary="Read a definition and say all that is wrong with it; nothing is stored",
+    response_model=Validation,
+    responses=CHANGES,
+    openapi_extra=described(DEFINITION),
+)
+def validate_strategy(body: Written, caller: Reader, database: Database, once: Idempotent) -> Response:
+    return once.run(database, caller.shop.id, lambda session: _validated(session, caller.shop.id, body), status=200)
+
+
+def _validated(session: Session, shop_id: UUID, body: Any) -> Validation:
+    key = body.get("key") if isinstance(body, dict) else None
+    words = forms.vocabulary_for(session, shop_id, [key] if isinstance(key, str) else [])
+    found = forms.problems(body, words)
+    if found:
+        errors = [Fault(**one.to_dict()) for one in found]
+        return Validation(valid=False, errors=errors, definition=None, changes=[], approval=[])
+    strategy = forms.read(body, words)
+    before = authoring.live_strategy(session, shop_id, strategy.key)
+    needed = signoff.needs(session, load_shop(session, shop_id), before, strategy)
+    return Validation(
+        valid=True, errors=[], definition=strategy.to_dict(),
+        changes=[asdict(one) for one in authoring.compare(before, strategy)],
+        approval=needed.why if needed is not None else [],
+    )  # fmt: skip
 
 
 @router.get(
     "/strategies/{strategy}",
     operation_id="get_strategy",
-    summary="One strategy with its rules",
+    summary="One strategy with its rules; as YAML with ?format=yaml",
     response_model=Strategy,
-    responses=_MISSING,
+    responses={
+        **MISSING,
+        200: {
+            "content": {"application/yaml": {"schema": {"type": "string"}}},
+            "description": "Its ETag is its revision",
+        },
+    },
 )
-def get_strategy(strategy: Name, caller: Reader, database: Database) -> Strategy:
+def get_strategy(
+    strategy: Name,
+    caller: Reader,
+    database: Database,
+    response: Response,
+    format: Annotated[Literal["json", "yaml"], Query(description="yaml: the definition alone, as a file")] = "json",
+) -> Any:
     with for_shop(database, caller.shop.id) as session:
-        return _whole(session, caller.shop.id, lifecycle.find(session, caller.shop.id, strategy))
+        row = records.find(session, caller.shop.id, strategy)
+        if format == "yaml":
+            written = document.write(records.read(row.definition).to_dict())
+            return Response(written, headers=etag(row.revision), media_type="application/yaml")
+        response.headers.update(etag(row.revision))
+        return whole(session, caller.shop.id, row)
 
 
 @router.post(
     "/strategies",
     operation_id="start_strategy",
-    summary="Start a strategy from a template, or make a draft of it",
+    summary="Make a strategy from a template or a definition, as a draft or live",
     status_code=201,
     response_model=Strategy,
-    responses=_CHANGES,
+    responses=CHANGES,
+    openapi_extra=described(NewStrategy.model_json_schema()),
 )
-def start_strategy(body: NewStrategy, caller: Writer, database: Database, once: Idempotent) -> Response:
-    """With state `live`, a strategy of this template that is a draft or paused goes live as it stands."""
+def start_strategy(body: Written, caller: Writer, database: Database, once: Idempotent) -> Response:
+    """The body may also be a definition by itself. With state `live`, a strategy of this template that is a draft or
+    paused goes live as it stands."""
+    asked = _new(body)
 
     def work(session: Session) -> Strategy:
         shop = load_shop(session, caller.shop.id)
         at = SYSTEM.now()
-        if body.state == "draft":
-            return _whole(session, shop.id, lifecycle.create(session, shop, _drafted(body), at=at, actor=caller.actor))
-        row = lifecycle.start(
-            session, shop, body.template, holdout=body.holdout, budget=body.budget, at=at, actor=caller.actor
-        )
-        return _whole(session, shop.id, row)
+        made = _drafted(session, shop.id, asked)
+        if asked.template is not None and asked.state != "draft":
+            row = lifecycle.bring_live(session, shop, made, at=at, actor=caller.actor)
+        else:
+            row = authoring.create(session, shop, made, at=at, actor=caller.actor)
+            if asked.state == "live":
+                row = authoring.publish(session, shop, row.key, at=at, actor=caller.actor).strategy
+        return whole(session, shop.id, row)
 
     return once.run(database, caller.shop.id, work, status=201)
 
@@ -174,22 +254,18 @@ def start_strategy(body: NewStrategy, caller: Writer, database: Database, once: 
     operation_id="change_strategy",
     summary="Pause a strategy, let it go on, or archive it",
     response_model=Strategy,
-    responses=_CHANGES,
+    responses=CHANGES,
 )
-def change_strategy(strategy: Name, body: StrategyChange, caller: Writer, database: Database) -> Strategy:
+def change_strategy(
+    strategy: Name, body: StrategyChange, caller: Writer, database: Database, expected: ExpectedRevision,
+    response: Response,
+) -> Strategy:  # fmt: skip
+    """`live` publishes a strategy that was never published, and lets a paused one go on; the draft beside a live
+    version is published by POST …/publish."""
     with for_shop(database, caller.shop.id) as session:
         shop = load_shop(session, caller.shop.id)
-        row = lifecycle.move(session, shop, strategy, body.state, at=SYSTEM.now(), actor=caller.actor)
-        return _whole(session, shop.id, row)
-
-
-@router.get("/rules", operation_id="list_rules", summary="Rules by key, every version", response_model=list[Rule])
-def list_rules(
-    caller: Reader,
-    database: Database,
-    strategy: Annotated[UUID | None, Query(description="Of this strategy only")] = None,
-    state: Annotated[Literal["draft", "live", "retired"] | None, Query()] = None,
-) -> list[Rule]:
-    values = {"shop": caller.shop.id, "strategy": strategy, "state": state}
-    with for_shop(database, caller.shop.id) as session:
-        return [Rule(**row._mapping) for row in session.execute(_RULES, values)]
+        row = lifecycle.move(
+            session, shop, strategy, body.state, at=SYSTEM.now(), actor=caller.actor, expected_revision=expected
+        )
+        response.headers.update(etag(row.revision))
+        return whole(session, shop.id, row)

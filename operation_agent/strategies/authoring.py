@@ -7,7 +7,7 @@ happens and they are told (Conflict). Publishing gives a new version to the rule
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -22,11 +22,10 @@ from operation_agent.kit.errors import Conflict, NotFound, Rejected
 from operation_agent.kit.ids import new_id
 from operation_agent.store import audit
 from operation_agent.store.shops import Shop
+from rules.diff import Change, diff
 from rules.strategy import Strategy
 
-from . import changes as diff
 from . import funding, records, signoff, versions
-from .changes import Change
 from .records import StrategyRow
 from .versions import Version
 
@@ -103,8 +102,8 @@ def save_draft(
     if live is None:  # nothing else to show of it: its row shows the draft
         _show(session, shop, row.id, strategy, definition, row.budget_id, at)
     _count(session, shop, row.id)
-    changes = diff.compare(records.read(edited.definition), strategy) if edited is not None else ()
-    _audit(session, shop, "strategy.edited", row.key, at, actor, {"changes": [one.to_dict() for one in changes]})
+    changes = compare(records.read(edited.definition) if edited is not None else None, strategy)
+    _audit(session, shop, "strategy.edited", row.key, at, actor, {"changes": [asdict(one) for one in changes]})
     return records.find(session, shop.id, row.key)
 
 
@@ -216,13 +215,15 @@ def at_version(session: Session, shop_id: UUID, row: StrategyRow, which: Referen
     return found
 
 
-def changes_between(
-    session: Session, shop_id: UUID, key: str, before: Reference, after: Reference
-) -> tuple[Change, ...]:
-    """What changed from one version to another, in words of the strategy. Raises NotFound."""
-    row = records.find(session, shop_id, key)
-    first, second = (at_version(session, shop_id, row, one) for one in (before, after))
-    return tuple(diff.compare(records.read(first.definition), records.read(second.definition)))
+def live_strategy(session: Session, shop_id: UUID, key: str) -> Strategy | None:
+    """What counts now under this key; None when nothing does."""
+    found = session.execute(_LIVE, {"shop": shop_id, "key": key}).scalar()
+    return records.read(found) if found is not None else None
+
+
+def compare(before: Strategy | None, after: Strategy) -> tuple[Change, ...]:
+    """What changes; nothing for what is new altogether."""
+    return tuple(diff(before, after)) if before is not None else ()
 
 
 # -- within a transaction that holds the strategy ---------------------------------------------------------------------
@@ -235,7 +236,7 @@ def _compare(
     live = versions.in_state(session, shop.id, row.id, "live")
     before = records.read(live.definition) if live is not None else None
     after = records.read(definition)
-    return live, before, after, tuple(diff.compare(before, after)) if before is not None else ()
+    return live, before, after, compare(before, after)
 
 
 def _switch(
@@ -266,7 +267,7 @@ def _published(
     before = live.version if live is not None else None
     detail = {
         "before": before, "after": version, "state": {"before": row.state, "after": after.state}, "note": note,
-        "in_flight": in_flight, "changes": [one.to_dict() for one in changes], **more,
+        "in_flight": in_flight, "changes": [asdict(one) for one in changes], **more,
     }  # fmt: skip
     _audit(session, shop, verb, row.key, at, actor, detail)
     return Published(after, version, before, tuple(changes), moved.changed, moved.retired, in_flight)
@@ -314,4 +315,9 @@ _INSERT = text("""
 INSERT INTO strategies (shop_id, id, key, name, goal, state, definition, holdout, created_at, updated_at)
 VALUES (:shop, :id, :key, CAST(:name AS jsonb), :goal, 'draft', CAST(:definition AS jsonb), :holdout, :at, :at)
 ON CONFLICT (shop_id, key) DO NOTHING RETURNING 1
+""")
+_LIVE = text("""
+SELECT v.definition FROM strategies AS s
+JOIN strategy_versions AS v ON v.shop_id = s.shop_id AND v.strategy_id = s.id AND v.state = 'live'
+WHERE s.shop_id = :shop AND s.key = :key
 """)

@@ -48,6 +48,11 @@ def start(
     going live needs an approval.
     """
     strategy = adapted(template(template_key), holdout=holdout, budget=budget, key=key)
+    return bring_live(session, shop, strategy, at=at, actor=actor)
+
+
+def bring_live(session: Session, shop: Shop, strategy: Strategy, *, at: datetime, actor: str) -> StrategyRow:
+    """Make `strategy` and publish it; one that the shop has under its key, draft or paused, goes live as it stands."""
     existing = session.execute(
         text("SELECT 1 FROM strategies WHERE shop_id = :shop AND key = :key"), {"shop": shop.id, "key": strategy.key}
     ).scalar()

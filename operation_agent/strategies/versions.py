@@ -48,9 +48,17 @@ def _version(row: Row[Any]) -> Version:
     return Version(**row._mapping)
 
 
-def list_versions(session: Session, shop_id: UUID, strategy_id: UUID) -> list[Version]:
-    """Newest first, the draft among them."""
-    rows = session.execute(text(f"SELECT {_COLUMNS} ORDER BY version DESC"), {"shop": shop_id, "id": strategy_id})
+def list_versions(
+    session: Session, shop_id: UUID, strategy_id: UUID, *, before: int | None = None, limit: int | None = None
+) -> list[Version]:
+    """Newest first, the draft among them; `before`: those with a lower number."""
+    rows = session.execute(
+        text(
+            f"SELECT {_COLUMNS} AND (CAST(:before AS bigint) IS NULL OR version < CAST(:before AS bigint))"
+            " ORDER BY version DESC LIMIT :limit"
+        ),
+        {"shop": shop_id, "id": strategy_id, "before": before, "limit": limit},
+    )
     return [_version(row) for row in rows]
 
 
