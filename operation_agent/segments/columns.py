@@ -270,6 +270,7 @@ _SEGMENT_SPANS = text("""
 SELECT s.key, m.customer_id, (extract(epoch FROM m.since) * 1000000)::int8 AS entered,
        (extract(epoch FROM m.left_at) * 1000000)::int8 AS gone
 FROM segment_members m JOIN segments s ON s.shop_id = m.shop_id AND s.id = m.segment_id AND s.key = ANY(:keys)
+  AND s.state = 'active'
 WHERE m.shop_id = :shop AND m.customer_id = ANY(CAST(:customers AS uuid[]))
 """)
 
