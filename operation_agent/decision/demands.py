@@ -1,0 +1,199 @@
+"""What a rule asks of a customer and of its shop, worked out once per rule and call: every arm taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from operation_agent.strategies.live import LiveRule
+from rules import duration
+from rules.limits import UNLIMITED, Approval, Cap, QuietHours, ShopLimits
+from rules.program import Arm, Branch, Delay, Placed, Wait, walk, walk_tree
+from rules.step import Step
+
+from . import guardrails
+from .history import Coupon
+
+ADDRESSES = {"email": "email", "sms": "phone"}
+"""The customer's column that each channel writes to; any other channel needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """An action of an arm and how many seconds after the decision it is due at the earliest. `is_sure`: exactly then;
+    otherwise a time of day, a date or a wait lies before it."""
+
+    placed: Placed
+    offset: float
+    is_sure: bool
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether caps look at it: marketing messages only."""
+        return self.placed.step.is_message and self.placed.step.topic == "marketing"
+
+
+def timed(arm: Arm) -> list[Timed]:
+    """Every action of the arm in reading order, with when it is due at the earliest; ways of a fork both count."""
+    passed, is_sure, found = timedelta(0), True, []
+    for path, step in walk_tree(arm.steps):
+        if isinstance(step, Step):
+            passed += step.delay
+            found.append(Timed(arm.places[path], passed.total_seconds(), is_sure))
+        elif isinstance(step, Delay) and step.span is not None:
+            passed += step.span
+        elif isinstance(step, Delay | Wait | Branch):
+            is_sure = False
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """`topics`: (channel, topic) of every message; `tags` of the strategy come with each step's own. `caps` as
+    guardrails.cap reads them, none where they do not hold this strategy back. `is_exempt`: only transactional messages
+    and nothing else. `quiet`: hours in which a message is skipped. `coupon_limits` as guardrails.coupon reads them."""
+
+    arms: tuple[Arm, ...]
+    actions: tuple[tuple[Timed, ...], ...]
+    channels: tuple[str, ...]
+    topics: tuple[tuple[str, str], ...]
+    tags: tuple[str, ...]
+    is_exempt: bool
+    caps: tuple[Mapping[str, Any], ...]
+    is_counted: bool
+    quiet: tuple[QuietHours, ...]
+    coupon_limits: tuple[Mapping[str, Any], ...]
+    stacking: bool
+    cooldown: float
+    approvals: tuple[Needed, ...]
+
+    def capped(self, arm: int) -> Iterator[Timed]:
+        return (one for one in self.actions[arm] if one.is_capped)
+
+    def firsts(self) -> Iterator[tuple[int, Timed]]:
+        """The first marketing message of each arm."""
+        for index in range(len(self.arms)):
+            first = next(self.capped(index), None)
+            if first is not None:
+                yield index, first
+
+    def coupons(self) -> Iterator[tuple[int, Timed]]:
+        """The first coupon of each arm."""
+        for index, actions in enumerate(self.actions):
+            first = next((one for one in actions if one.placed.step.action == "coupon"), None)
+            if first is not None:
+                yield index, first
+
+    def coupons_from(self, arm: int, at: float) -> list[Coupon]:
+        """The coupons that an arm will give when it begins at `at` (seconds since 1970)."""
+        found = []
+        for one in self.actions[arm]:
+            if one.placed.step.action == "coupon":
+                due = at + one.offset
+                use = duration.parse(str(one.placed.step.parameters.get("expires_in", "P14D")))
+                found.append(Coupon(due, due + use.total_seconds()))
+        return found
+
+    def tags_of(self, step: Step) -> tuple[str, ...]:
+        return (*step.tags, *(tag for tag in self.tags if tag not in step.tags))
+
+    def due(self, arm: int, one: Timed, at: datetime, zone: str, properties: Mapping[str, Any]) -> float:
+        """When an action is due, as far as can be told now."""
+        if not one.is_sure:
+            walked = walk(self.arms[arm], "0", at, zone, properties)
+            for due in walked.due:
+                if due.placed.number == one.placed.number:
+                    return due.due_at.timestamp()
+        return at.timestamp() + one.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """When people must say yes. `cost_minor`: above this much for one customer."""
+
+    types: frozenset[str]
+    percent: float | None
+    cost_minor: int | None
+    approvers: int
+    expires_in: float
+
+    def why(self, arm: Arm, cost: int) -> Iterator[dict[str, Any]]:
+        """Every reason an arm gives, at what it may cost."""
+        steps = [placed.step for placed in arm.places.values()]
+        for action in sorted({step.action for step in steps} & self.types):
+            yield {"why": "type", "action": action}
+        deepest = max((float(step.parameters.get("percent", 0)) for step in steps), default=0.0)
+        if self.percent is not None and deepest > self.percent:
+            yield {"why": "percent", "percent": deepest, "above": self.percent}
+        if self.cost_minor is not None and cost > self.cost_minor:
+            yield {"why": "cost", "cost_minor": cost, "above_minor": self.cost_minor}
+
+
+def demands(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], currency_digits: int) -> Demands:
+    """What a live rule asks, within its strategy's limits and the shop's. `currency_digits` of the shop's currency."""
+    limits, arms = live.strategy.limits, live.rule.arms
+    actions = tuple(tuple(timed(arm)) for arm in arms)
+    messages = [one.placed.step for arm in actions for one in arm if one.placed.step.is_message]
+    silent = any(not one.placed.step.is_message for arm in actions for one in arm)
+    quiet = tuple(one for one in (limits.quiet_hours, shop.quiet_hours) if one is not None and one.otherwise == "skip")
+    chosen = limits.coupons if limits.coupons != UNLIMITED.coupons else shop.coupons or limits.coupons
+    fatigue = [one for one in (limits.coupons, shop.coupons) if one is not None and one.count is not None]
+    cooldown = max(limits.complaint_cooldown, shop.complaint_cooldown or timedelta(0))
+    if limits.complaint_cooldown == UNLIMITED.complaint_cooldown and shop.complaint_cooldown is not None:
+        cooldown = shop.complaint_cooldown  # the strategy says nothing of its own
+    return Demands(
+        arms=arms,
+        actions=actions,
+        channels=tuple(sorted({step.channel for step in messages})),
+        topics=tuple(sorted({(step.channel, step.topic) for step in messages})),
+        tags=limits.tags,
+        is_exempt=bool(messages) and not silent and all(step.topic != "marketing" for step in messages),
+        caps=_caps(limits.caps, shop.caps) if limits.capping.held_back else (),
+        is_counted=limits.capping.counted,
+        quiet=quiet,
+        coupon_limits=tuple({"count": one.count, "window": one.window.total_seconds()} for one in fatigue),
+        stacking=chosen.stacking,
+        cooldown=cooldown.total_seconds(),
+        approvals=_approvals((limits.approval, shop.approval), settings, currency_digits),
+    )
+
+
+def _caps(*several: Sequence[Cap]) -> tuple[Mapping[str, Any], ...]:
+    found = []
+    for cap in (one for caps in several for one in caps):
+        named = {"channel": cap.channel, "tag": cap.tag, "own": cap.own}
+        written = {name: value for name, value in named.items() if value}
+        found.append({**written, "count": cap.count, "window": cap.window.total_seconds()})
+    return tuple(found)
+
+
+def _approvals(
+    asked: Sequence[Approval | None], settings: Mapping[str, Any], currency_digits: int
+) -> tuple[Needed, ...]:
+    found = []
+    for one in asked:
+        if one is not None:
+            cost = None if one.cost_above is None else int(one.cost_above * 10**currency_digits)
+            types = frozenset(one.types)
+            found.append(Needed(types, one.percent_above, cost, one.approvers, one.expires_in.total_seconds()))
+    above = (settings.get("approval") or {}).get("above_minor")  # the older way to write a cost
+    if above is not None and found:
+        found[-1] = replace(found[-1], cost_minor=int(above))
+    return tuple(found)
+
+
+def may_skip(wanted: Demands, arm: int, at: float, messages: Sequence[Sequence[Any]]) -> list[int]:
+    """The numbers of an arm's later messages that would be one too many when they are due, as it looks now: they are
+    judged when they are sent, and the customer moves on. `messages` as guardrails.cap reads them."""
+    known, found = list(messages), []
+    for position, one in enumerate(wanted.capped(arm)):
+        step = one.placed.step
+        message = [at + one.offset, step.channel, wanted.tags_of(step), True]
+        stopped = position > 0 and guardrails.cap({"caps": wanted.caps, "first": [message], "messages": known})
+        if stopped:
+            found.append(one.placed.number)
+        else:
+            known.append(message)
+    return found
