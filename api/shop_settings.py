@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from operation_agent.kit.errors import Rejected
 from rules import cron, duration, limits
+from rules.errors import RuleError
 
 
 def _duration(value: str) -> str:
@@ -125,15 +126,23 @@ class SettingsChange(_Part):
     proposals: ProposalOptions | None = None
 
     def changes(self) -> dict[str, Any]:
-        """What was given, as it is stored."""
+        """What was given, as it is stored. Raises Rejected for limits that contradict themselves."""
         given = self.model_dump(mode="json", exclude_unset=True)
         for name in ("caps", "quiet_hours", "coupons", "approval"):
             given |= {name: _without_nulls(given[name])} if given.get(name) else {}
-        limits.parse_shop(given)
+        _check_limits(given)
         for name in ("clustering", "proposals"):
             if given.get(name):
                 given[name] = {option: value for option, value in given[name].items() if value is not None}
         return given
+
+
+def _check_limits(given: dict[str, Any]) -> None:
+    """As the workers will read them: what passes here cannot stop them."""
+    try:
+        limits.parse_shop({name: value for name, value in given.items() if value is not None})
+    except RuleError as error:
+        raise Rejected(error.reason, where=f"settings.{error.where}") from None
 
 
 def _without_nulls(value: Any) -> Any:

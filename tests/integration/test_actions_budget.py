@@ -265,7 +265,11 @@ def test_what_the_last_release_reserved_is_settled_by_this_one_and_down_brings_i
         here = stage(engine, shop.id, limit=100)
         customer = here.customer()
         action = here.action(customer, reserve=40)
+        settings = '{"approval": {"types": ["coupon", "carrier_pigeon"], "above_minor": null}, "language": "zh"}'
+        here.run("UPDATE shops SET settings = CAST(:settings AS jsonb) WHERE id = :shop", settings=settings)
         upgrade(url)
+        (kept,) = here.run("SELECT settings FROM shops WHERE id = :shop")
+        assert kept.settings == {"approval": {"types": ["coupon"]}, "language": "zh"}
         limits(here, per_customer_minor=50)
         assert customers(here) == {customer: 40}
         assert reserve(here, want(here, 11, customer), want(here, 10, customer)) == ["per_customer", None]

@@ -56,6 +56,7 @@ def plan(here: Stage, number: int, rule: str = "test/a", at=None) -> UUID:
 RECEIPT: dict[str, Any] = {
     "strategy": "test", "rule": {"key": "test/a", "version": 1}, "cause": {"trigger": "order.paid", "at": "2026-03-01"},
     "verdict": "act", "arm": "a", "arms": [], "others": [], "guardrails": {}, "seen": [],
+    "estimator": "template_prior", "score": 0.5,
 }  # fmt: skip
 
 
@@ -173,3 +174,48 @@ def test_budgets_are_shown_with_what_is_left_and_changed_within_reason(client, h
     ):
         assert client.patch(path, json=wrong, headers=headers).status_code == 400, wrong
     assert client.patch(path, json={}, headers=caller(here, "eve", "actions:read")).status_code == 403
+
+
+def settings(client: httpx.Client, here: Stage, **changes: Any) -> httpx.Response:
+    headers = caller(here, f"boss-{new_id().hex}")
+    return client.patch(f"/api/shops/{here.shop.slug}", json={"settings": changes}, headers=headers)
+
+
+def test_a_shops_own_limits_are_taken_as_the_workers_will_read_them(client, here):
+    from rules.limits import parse_shop
+
+    changed = settings(
+        client, here, caps=[{"count": 3, "window": "P7D", "channel": None, "tag": "sale", "scope": "strategy"}],
+        quiet_hours={"start": "22:00", "end": "08:00"}, coupons={"count": 2, "window": "P30D"},
+        approval={"types": ["coupon"], "cost_above": "12.50", "approvers": 2, "expires_in": "P1D"},
+        complaint_cooldown="P30D",
+    )  # fmt: skip
+    assert changed.status_code == 200, changed.text
+    read = parse_shop(changed.json()["settings"])
+    assert (read.caps[0].tag, read.caps[0].own, read.caps[0].count) == ("sale", True, 3)
+    assert (read.quiet_hours.otherwise, read.coupons.count, read.complaint_cooldown.days) == ("delay", 2, 30)
+    assert (str(read.approval.cost_above), read.approval.approvers, read.approval.expires_in.days) == ("12.50", 2, 1)
+    removed = settings(client, here, caps=None, quiet_hours=None, approval=None)
+    assert set(removed.json()["settings"]) == {"coupons", "complaint_cooldown"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quiet_hours": {"start": "22:00", "end": "22:00"}},
+        {"quiet_hours": {"start": "24:00", "end": "08:00"}},
+        {"approval": {}},
+        {"approval": {"approvers": 2}},
+        {"approval": {"types": ["carrier_pigeon"]}},
+        {"approval": {"types": ["coupon"], "approvers": 0}},
+        {"caps": [{"count": 0, "window": "P1D"}]},
+        {"caps": [{"count": 1, "window": "P1D", "channel": "carrier_pigeon"}]},
+        {"caps": [{"count": 1, "window": "PT0S"}]},
+        {"coupons": {"window": "P1D"}},
+        {"complaint_cooldown": "a while"},
+    ],
+)
+def test_limits_that_say_nothing_or_contradict_themselves_are_refused(client, here, wrong):
+    refused = settings(client, here, **wrong)
+    assert refused.status_code == 400, refused.text
+    assert refused.json()["detail"]

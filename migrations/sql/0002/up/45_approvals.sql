@@ -56,3 +56,17 @@ BEGIN
 END $$;
 CREATE TRIGGER approvals_enough_votes BEFORE INSERT OR UPDATE ON approvals
   FOR EACH ROW WHEN (NEW.state = 'granted') EXECUTE FUNCTION refuse_grant_by_too_few();
+
+-- Settings that asked for nothing, or for action types that never were, were taken until now; reading them is strict.
+SELECT set_config('app.system', 'on', true);
+WITH strict AS (
+  SELECT id, jsonb_strip_nulls(jsonb_build_object(
+      'above_minor', settings #> '{approval,above_minor}',
+      'types', (SELECT jsonb_agg(t) FROM jsonb_array_elements(settings #> '{approval,types}') AS t
+                WHERE t IN ('"email"', '"coupon"')))) AS approval
+  FROM shops WHERE settings ? 'approval'
+)
+UPDATE shops s SET settings = CASE WHEN strict.approval = '{}' THEN s.settings - 'approval'
+                              ELSE s.settings || jsonb_build_object('approval', strict.approval) END
+FROM strict WHERE s.id = strict.id;
+SELECT set_config('app.system', '', true);
