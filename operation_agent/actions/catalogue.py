@@ -99,10 +99,3 @@ def shop_caps(settings: Mapping[str, Any], written: Sequence[Cap]) -> tuple[Cap,
 
 def _hard_cap(channel: str, written: Mapping[str, Any] | None) -> Cap | None:
     return Cap(channel, int(written["count"]), duration.parse(written["window"])) if written else None
-
-
-def needs_approval(settings: Mapping[str, Any], name: str, cost_minor: int) -> bool:
-    """Whether a person must say yes: {"approval": {"types": ["coupon"], "above_minor": 5000}}; default never."""
-    wanted = settings.get("approval") or {}
-    above = wanted.get("above_minor")
-    return name in wanted.get("types", ()) or (above is not None and cost_minor > above)

@@ -135,13 +135,6 @@ def test_what_caps_let_through_overflows_no_window(others, moment, count, window
         assert sum(end - window < one <= end for one in sent) <= count
 
 
-def test_approval_is_asked_for_by_type_or_amount():
-    assert not catalogue.needs_approval({}, "coupon", 10**9)
-    assert catalogue.needs_approval({"approval": {"types": ["coupon"]}}, "coupon", 0)
-    assert catalogue.needs_approval({"approval": {"above_minor": 500}}, "email", 501)
-    assert not catalogue.needs_approval({"approval": {"above_minor": 500}}, "email", 500)
-
-
 def test_costs_are_the_shops_own_where_it_says_so():
     assert catalogue.unit_cost({"costs": {"email": 7}}, "email") == 7
     assert catalogue.unit_cost({}, "email") == 1
