@@ -6,7 +6,7 @@ not here: `actions.executor` does it in three steps of its own, because a crash 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,8 +27,10 @@ from operation_agent.decision.engine import Decision
 from operation_agent.decision.facts import Trigger
 from operation_agent.events.event import Event
 from operation_agent.feedback import ledger, outcomes
+from operation_agent.journeys import advance as journeys
+from operation_agent.journeys import watches
 from operation_agent.kit.ids import as_uuid
-from operation_agent.segments import before
+from operation_agent.segments import active, before
 from operation_agent.segments import membership as segment_membership
 from operation_agent.segments.before import Remembered
 from operation_agent.segments.columns import Wanted
@@ -51,10 +53,22 @@ class Observed:
     actions: int
 
 
-def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_at: datetime) -> Observed:
-    """Take in `events` (of one partition, in order of arrival) and decide what they set off.
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What one call did: runs led on and watches whose time was up, and what came of them. `latest`: how late the
+    latest run was."""
 
-    `recorded_at` is system time. Writes identities, history, outcomes, ledger, features, cluster membership,
+    runs: int
+    watches: int
+    decisions: int
+    actions: int
+    latest: timedelta
+
+
+def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_at: datetime) -> Observed:
+    """Take in `events` (of one partition, in order of arrival), lead on who waited for them, decide what they set off.
+
+    `recorded_at` is system time. Writes identities, history, outcomes, ledger, features, cluster membership, runs,
     decisions, actions and wake-ups; nothing is sent.
     """
     people: People = identity.resolve(session, shop, events)
@@ -64,10 +78,28 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)
     _settle_unknown(session, shop, events, recorded_at)
-    triggers = _triggers(session, shop, events, people, recorded_at)
-    others = _others(events, people, triggers, only_newest=not wanted.asks_before)
-    decisions, actions = decide(session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered)
-    return Observed(len(events), len(triggers), decisions, actions)
+    newest = _newest(events, people)
+    led = journeys.on_events(session, shop, newest, {event.type for event in events}, recorded_at=recorded_at)
+    begun = _triggers(shop, events, people, watches.watching_types(session, shop.id), recorded_at)
+    watches.on_events(session, shop, begun, newest)
+    triggers = _triggers(shop, events, people, live.triggering_types(session, shop.id), recorded_at)
+    matters = wanted.asks_before or bool(active.segments(session, shop.id) or live.watched_groups(session, shop.id))
+    others = _others(events, people, triggers, only_newest=not matters)
+    decisions, actions = decide(
+        session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered, newest=newest
+    )
+    return Observed(len(events), len(triggers), decisions, actions + led.actions)
+
+
+def advance(session: Session, shop: Shop, *, recorded_at: datetime, limit: int = journeys.BATCH) -> Advanced:
+    """Lead on whose wait is over or who stands at a branch, at most `limit`, and decide about goals missed by now.
+
+    `recorded_at` is system time. Fewer than `limit` of both: nothing more is due, or others are at it.
+    """
+    led = journeys.due(session, shop, at=recorded_at, limit=limit)
+    missed, taken = watches.due(session, shop, at=recorded_at, limit=limit)
+    decisions, actions = decide(session, shop, missed, (), recorded_at=recorded_at) if missed else (0, 0)
+    return Advanced(led.taken, taken, decisions, actions + led.actions, led.latest)
 
 
 def regroup(
@@ -87,11 +119,13 @@ def decide(
     *,
     recorded_at: datetime,
     remembered: Remembered | None = None,
+    newest: Mapping[UUID, datetime] | None = None,
 ) -> tuple[int, int]:
     """Group and decide: one pass of features over the triggers, and over `others`, who only need theirs renewed.
 
     Who comes into a segment or a cluster by it, or leaves one, is a trigger too, in the same transaction. `remembered`:
-    what was known before the events were taken in. Returns the number of decisions and of planned actions.
+    what was known before the events were taken in; `newest`: when each customer did something last in this call, so
+    that what came after a decision counts in its run. Returns the number of decisions and of planned actions.
     """
     targets = [*((trigger.customer_id, trigger.at) for trigger in triggers), *others]
     table = features.compute(session, shop.id, targets)
@@ -106,7 +140,7 @@ def decide(
     known = replace(remembered, clusters=[placed.before[row] for row in rows] if placed.before else None)
     decisions, actions = _act_on(
         session, shop, [*triggers, *map(facts.of_move, set_off)], table.take(rows) if set_off else table,
-        [placed.clusters[row] for row in rows], recorded_at, known,
+        [placed.clusters[row] for row in rows], recorded_at, known, newest,
     )  # fmt: skip
     return len(decisions), actions
 
@@ -133,13 +167,16 @@ def _act_on(
     clusters: Sequence[Any],
     recorded_at: datetime,
     remembered: Remembered | None = None,
+    newest: Mapping[UUID, datetime] | None = None,
 ) -> tuple[list[Decision], int]:
     if not triggers:
         return [], 0
     decisions = batch.decide(
         session, shop, triggers, table, clusters, recorded_at=recorded_at, remembered=remembered
     )  # fmt: skip
-    return decisions, planning.plan(session, shop, decisions, created_at=recorded_at)
+    actions = planning.plan(session, shop, decisions, created_at=recorded_at)
+    led = journeys.catch_up(session, shop, decisions, newest or {}, recorded_at=recorded_at)
+    return decisions, actions + led.actions
 
 
 def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recorded_at: datetime) -> None:
@@ -155,9 +192,9 @@ def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recor
 
 
 def _triggers(
-    session: Session, shop: Shop, events: Sequence[Event], people: People, recorded_at: datetime
+    shop: Shop, events: Sequence[Event], people: People, wanted: frozenset[str], recorded_at: datetime
 ) -> list[Trigger]:
-    wanted = live.triggering_types(session, shop.id)
+    """One of each event of the types `wanted` that somebody did lately."""
     oldest = recorded_at + shop.clock_offset - LATE
     made = []
     for event in events:
@@ -183,6 +220,16 @@ def _watched(session: Session, shop: Shop, moved: Sequence[Moved], recorded_at: 
     return [one for one in moved if (one.group, one.way) in watched and one.at >= oldest]
 
 
+def _newest(events: Sequence[Event], people: People) -> dict[UUID, datetime]:
+    """When each customer did its last of these events."""
+    found: dict[UUID, datetime] = {}
+    for event in events:
+        person = people.get(event.id)
+        if person is not None:
+            found[person.customer_id] = max(found.get(person.customer_id, event.occurred_at), event.occurred_at)
+    return found
+
+
 def _touched(people: People) -> list[UUID]:
     return list({person.customer_id for person in people.values() if person is not None})
 
@@ -190,8 +237,9 @@ def _touched(people: People) -> list[UUID]:
 def _others(
     events: Sequence[Event], people: People, triggers: Sequence[Trigger], *, only_newest: bool
 ) -> list[tuple[UUID, datetime]]:
-    """Each touched customer's newest moment that no trigger covers already; or every such moment, when what was known
-    right before a trigger matters."""
+    """Each touched customer's newest moment that no trigger covers already; or every such moment, where it matters what
+    was known right before a trigger, or when a group was entered: a batch must not tell otherwise than its events one
+    by one."""
     moments: dict[UUID, list[datetime]] = {}
     for event in events:
         person = people.get(event.id)

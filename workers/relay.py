@@ -34,7 +34,7 @@ log = logger(__name__)
 AT_ONCE = 200
 POLL = 1.0
 BEAT = 5.0
-SPACING = {"events.process": 0.04, "actions.deliver": 0.04}
+SPACING = {"events.process": 0.04, "actions.deliver": 0.04, "journeys.advance": 0.04}
 """Seconds between two wake-ups of one key: what comes in between is found by the worker that is at it anyway."""
 
 JOB_SPACING = 0.25

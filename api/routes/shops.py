@@ -217,11 +217,15 @@ WITH due AS (
   UNION ALL SELECT min(rung_at) FROM outbox WHERE shop_id = :shop
   UNION ALL SELECT min(taken_at) FROM schedule_ticks WHERE shop_id = :shop AND finished_at IS NULL
   UNION ALL SELECT min(due_at) - CAST(:offset AS interval) FROM due
+  UNION ALL SELECT min(due_at) - CAST(:offset AS interval) FROM runs
+  WHERE shop_id = :shop AND state = 'waiting' AND due_at <= :now
 )
 SELECT (SELECT count(*) FROM event_queue WHERE shop_id = :shop) AS events,
        (SELECT count(*) FROM due) AS actions_due,
        (SELECT count(*) FROM outbox WHERE shop_id = :shop) AS outbox,
-       (SELECT count(*) FROM schedule_ticks WHERE shop_id = :shop AND finished_at IS NULL) AS running,
+       (SELECT count(*) FROM schedule_ticks WHERE shop_id = :shop AND finished_at IS NULL)
+         + (SELECT count(*) FROM runs WHERE shop_id = :shop AND state = 'waiting' AND due_at <= :now)
+         + (SELECT count(*) FROM watches WHERE shop_id = :shop AND due_at <= :now) AS running,
        (SELECT count(*) FROM event_failures WHERE shop_id = :shop) AS failed_events,
        (SELECT min(at) FROM oldest) AS oldest
 """)

@@ -36,6 +36,7 @@ def ring_due(session: Session, shop: Shop, *, at: datetime, patience: timedelta 
         *_events(session, shop, at - patience),
         *_actions(session, shop, at),
         *_doubts(session, shop, at),
+        *_journeys(session, shop, at),
         *_answers(session, shop, at),
         *_open_ticks(session, shop, at - JOB_PATIENCE),
     ]
@@ -70,6 +71,18 @@ def _doubts(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, s
 def _answers(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, str]]:
     """Approvals that nobody gave in time, or whose actions were left behind."""
     return [("approvals.settle", "")] if approving.has_work(session, shop.id, at=at) else []
+
+
+_JOURNEYS_DUE = text("""
+SELECT EXISTS (SELECT 1 FROM runs WHERE shop_id = :shop AND state = 'waiting' AND due_at <= :now)
+  OR EXISTS (SELECT 1 FROM watches WHERE shop_id = :shop AND due_at <= :now)
+""")
+
+
+def _journeys(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, str]]:
+    """Runs whose wait is over or whose branch is due, goals that were not reached in time."""
+    is_due = session.execute(_JOURNEYS_DUE, {"shop": shop.id, "now": at + shop.clock_offset}).scalar_one()
+    return [("journeys.advance", "")] if is_due else []
 
 
 def _open_ticks(session: Session, shop: Shop, before: datetime) -> Iterable[tuple[str, str]]:

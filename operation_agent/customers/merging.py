@@ -38,6 +38,7 @@ JOIN customers c ON c.shop_id = :shop_id AND c.id = m.from_id
 # tables in which a customer's rows cannot collide with another customer's
 _REPOINTED = (
     "identities", "timeline", "orders", "consent_changes", "decisions", "actions", "coupons", "outcomes", "ledger",
+    "runs", "watches",
 )  # fmt: skip
 
 _CONSENTS = f"""
@@ -80,7 +81,21 @@ SET entered_at = GREATEST(enrolments.entered_at, EXCLUDED.entered_at),
                        THEN EXCLUDED.decision_id ELSE enrolments.decision_id END
 """  # noqa: S608
 
-_LEFT_BEHIND = ("consents", "assignments", "enrolments", "customer_features", "cluster_members")
+# who was in a segment as one of the two is in it as the one they are, and has not entered it again
+_SEGMENTS = f"""
+INSERT INTO segment_members (shop_id, customer_id, segment_id, since, left_at, as_of)
+SELECT :shop_id, m.into_id, s.segment_id, min(s.since),
+       CASE WHEN bool_or(s.left_at IS NULL) THEN NULL ELSE max(s.left_at) END, max(s.as_of)
+FROM {_PAIRS} JOIN segment_members s ON s.shop_id = :shop_id AND s.customer_id = m.from_id
+GROUP BY m.into_id, s.segment_id
+ON CONFLICT (shop_id, customer_id, segment_id) DO UPDATE
+SET since = LEAST(segment_members.since, EXCLUDED.since),
+    left_at = CASE WHEN segment_members.left_at IS NULL OR EXCLUDED.left_at IS NULL THEN NULL
+                   ELSE GREATEST(segment_members.left_at, EXCLUDED.left_at) END,
+    as_of = LEAST(segment_members.as_of, EXCLUDED.as_of)
+"""  # noqa: S608
+
+_LEFT_BEHIND = ("consents", "assignments", "enrolments", "customer_features", "cluster_members", "segment_members")
 
 
 _LOCK = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:key, 0))")
@@ -115,7 +130,7 @@ def merge(session: Session, shop_id: UUID, merges: Sequence[Merge]) -> None:
             text(f"UPDATE {table} t SET customer_id = m.into_id FROM {_PAIRS}"  # noqa: S608
                  " WHERE t.shop_id = :shop_id AND t.customer_id = m.from_id"), values,
         )  # fmt: skip
-    for statement in (_CONSENTS, _ASSIGNMENTS, _ENROLMENTS):
+    for statement in (_CONSENTS, _ASSIGNMENTS, _ENROLMENTS, _SEGMENTS):
         session.execute(text(statement), values)
     for table in _LEFT_BEHIND:
         session.execute(
