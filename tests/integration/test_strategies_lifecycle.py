@@ -37,11 +37,20 @@ def keys(engine, shop_id) -> list[str]:
         return [one.key for one in live.live_rules(session, shop_id)]
 
 
-def test_every_template_starts_and_its_rules_are_live(engine, shop_id, act):
-    for key in library():
+def test_every_template_starts_or_asks_for_the_yes_that_it_wants(engine, shop_id, act):
+    for key, strategy in library().items():
+        if strategy.limits.approval is not None:
+            with pytest.raises(Conflict, match="needs the yes"):
+                act(lifecycle.start, key)
+            continue
         row = act(lifecycle.start, key)
-        assert (row.state, row.goal, row.holdout) == ("live", key, 0.2)
-        assert row.started_at is not None
+        assert (row.state, row.key, row.goal, row.holdout) == ("live", strategy.key, strategy.goal, 0.2)
+        assert lifecycle.read(row.definition) == strategy
+
+
+def test_the_rules_of_what_was_started_are_live(engine, shop_id, act):
+    for key in ("conversion", "retention", "repurchase", "win_back"):
+        assert act(lifecycle.start, key).started_at is not None
     assert keys(engine, shop_id) == [
         "conversion/unfinished-purchase", "repurchase/due-again", "retention/next-purchase", "win-back/lapsed",
     ]  # fmt: skip
@@ -87,7 +96,7 @@ def test_a_strategy_goes_only_where_it_may(engine, shop_id, act):
 
 
 def test_what_is_not_there_is_not_found(act):
-    with pytest.raises(NotFound, match="conversion, repurchase"):
+    with pytest.raises(NotFound, match="conversion, deal_win_back"):
         act(lifecycle.start, "growth")
     with pytest.raises(NotFound, match="win-back"):
         act(lifecycle.pause, "win-back")

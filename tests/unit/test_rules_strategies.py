@@ -13,7 +13,7 @@ from liquid.exceptions import LiquidError
 
 from operation_agent.strategies.library import library, template
 from operation_agent.strategies.vocabulary import vocabulary
-from rules import cron, duration, program, text
+from rules import cron, duration, program, reading, text
 from rules.errors import RuleError
 from rules.strategy import HOLDOUT, Strategy, parse, parse_yaml
 
@@ -233,16 +233,47 @@ def test_whatever_is_handed_in_is_read_or_refused_with_a_path(value, path):
 # -- templates --------------------------------------------------------------------------------------------------------
 
 
+GOALS = ("conversion", "retention", "repurchase", "win_back")
+
+
 def test_every_template_reads_and_round_trips():
-    assert {one.goal for one in library().values()} == {"conversion", "retention", "repurchase", "win_back"}
-    for key, strategy in library().items():
-        assert strategy.goal == key
+    assert len(library()) >= 12
+    assert {one.goal for one in library().values()} == set(GOALS)
+    assert all(template(goal).goal == goal for goal in GOALS)
+    assert len({one.key for one in library().values()}) == len(library())
+    for strategy in library().values():
         assert read(strategy.to_dict()) == strategy
         assert strategy.holdout > 0
+        assert set(strategy.why) == set(strategy.effect) == {"en", "zh"}
         for rule in strategy.rules:
             assert len(rule.arms) >= 2
             assert all(arm.prior is not None for arm in rule.arms)
             assert "order.paid" in rule.exit_on
+
+
+@pytest.mark.parametrize("key", sorted(library()))
+def test_every_way_through_a_template_comes_to_an_end(key):
+    start = datetime(2026, 3, 1, 22, tzinfo=UTC)
+    for rule in template(key).rules:
+        for arm in rule.arms:
+            for outcome in (True, False):
+                path, at, messages = program.START, start, 0
+                while (walked := program.walk(arm, path, at, "Asia/Shanghai", {})).parked is not None:
+                    messages += sum(one.placed.step.is_message for one in walked.due)
+                    parked = walked.parked
+                    path, at = program.resume(arm, parked.path, outcome), parked.deadline or parked.at
+                messages += sum(one.placed.step.is_message for one in walked.due)
+                assert messages <= 3
+                assert at - start < timedelta(days=60)
+                assert bool(messages) == bool(arm.steps)
+
+
+def test_the_templates_show_what_the_language_can_do():
+    written = str([one.to_dict() for one in library().values()])
+    forms = ["'missed'", "'entered'", "'wait'", "'until'", "'history'", "RRULE", "'for'", "once_per_key"]
+    forms += ["took-a-discount", "'quiet_hours'", "'tag'", "'exclusive'", "'approval'", "'daily'", "'time_zone'"]
+    for form in forms:
+        assert form in written, form
 
 
 CONTEXT = {
@@ -257,13 +288,7 @@ CONTEXT = {
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("key", sorted(library()))
 def test_every_template_renders_in_both_languages(key, language):
-    messages = [
-        step
-        for rule in template(key).rules
-        for arm in rule.arms
-        for step in arm.steps
-        if step.action == "email"
-    ]  # fmt: skip
+    messages = [step for rule in template(key).rules for arm in rule.arms for step in reading.messages(arm.steps)]
     assert messages
     for step in messages:
         subject = text.render_line(step.parameters["subject"][language], CONTEXT)
