@@ -16,6 +16,7 @@ from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.ids import new_id
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import create_shop, load_shop
+from operation_agent.strategies.library import library
 from workers.processing import drain
 
 pytestmark = pytest.mark.integration
@@ -86,9 +87,7 @@ def test_strategies_are_listed_with_their_rules(shop):
     assert whole["rules"]
     assert whole["id"] == shop.get(f"strategies/{listed[0]['id']}").json()["id"]
     assert len(shop.get("rules").json()) == sum(len(shop.get(f"strategies/{s['id']}").json()["rules"]) for s in listed)
-    assert {one["key"] for one in shop.get("strategies/templates").json()} == {
-        "conversion", "retention", "repurchase", "win_back",
-    }  # fmt: skip
+    assert {one["key"] for one in shop.get("strategies/templates").json()} == set(library())
 
 
 def test_every_decision_is_explained_in_both_languages(shop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from liquid.exceptions import LiquidError
 
 from operation_agent.strategies.library import library, template
 from operation_agent.strategies.vocabulary import vocabulary
-from rules import cron, duration, program, reading, text
+from rules import cron, duration, limits, program, reading, text
 from rules.errors import RuleError
 from rules.strategy import HOLDOUT, Strategy, parse, parse_yaml
 
@@ -228,6 +228,93 @@ def test_whatever_is_handed_in_is_read_or_refused_with_a_path(value, path):
         read(changed(path, value))
     except RuleError as error:
         assert error.reason
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+EVERY_LIMIT: dict[str, Any] = {
+    "caps": [
+        {"channel": "email", "count": 2, "window": "P7D"},
+        {"tag": "sale", "count": 1, "window": "P1D", "scope": "strategy"},
+    ],
+    "capping": {"held_back": True, "counted": False},
+    "quiet_hours": {"start": "21:00", "end": "08:00", "otherwise": "skip"},
+    "budget": {"limit": "500.50", "currency": "EUR", "daily": "50", "per_customer": "5"},
+    "coupons": {"count": 2, "window": "P60D", "stacking": True},
+    "approval": {
+        "types": ["coupon"], "audience_above": 1000, "percent_above": 15.0, "cost_above": "200", "approvers": 2,
+        "expires_in": "P1D",
+    },
+    "exclusive": "cart",
+    "exclusive_for": "P3D",
+    "executions_per_day": 500,
+    "complaint_cooldown": "P30D",
+    "stale_after": "PT12H",
+    "tags": ["sale", "spring"],
+}  # fmt: skip
+
+
+def test_every_limit_is_written_as_it_is_read():
+    strategy = read(STRATEGY | EVERY_LIMIT)
+    written = strategy.to_dict()
+    assert {key: written[key] for key in EVERY_LIMIT} == EVERY_LIMIT
+    assert set(EVERY_LIMIT) == set(limits.KEYS)
+    assert read(written) == strategy
+    assert strategy.limits.quiet_hours == limits.QuietHours(time(21), time(8), "skip")
+    assert strategy.caps[1] == limits.Cap(None, 1, timedelta(days=1), "sale", own=True)
+    assert strategy.limited(budget=None).budget is None
+
+
+def test_a_strategy_without_limits_says_nothing_of_them():
+    assert set(read(STRATEGY).to_dict()) & set(limits.KEYS) == {"caps"}
+    assert read(STRATEGY).limits == limits.UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where", "reason"),
+    [
+        ("caps", [{"count": 1}], "caps[0].window", "missing"),
+        ("caps", [{"count": 1, "window": "P1D", "scope": "town"}], "caps[0].scope", "not one of"),
+        ("capping", {"counted": "no"}, "capping.counted", "true or false"),
+        ("quiet_hours", {"start": "21:00"}, "quiet_hours.end", "missing"),
+        ("quiet_hours", {"start": "9pm", "end": "08:00"}, "quiet_hours.start", "time of day"),
+        ("quiet_hours", {"start": 1260, "end": "08:00"}, "quiet_hours.start", "in quotes"),
+        ("quiet_hours", {"start": "08:00", "end": "08:00"}, "quiet_hours.end", "all day"),
+        ("quiet_hours", {"start": "21:00", "end": "08:00", "otherwise": "drop"}, "quiet_hours.otherwise", "not one of"),
+        ("budget", {"limit": 10, "daily": 11}, "budget.daily", "more than the whole"),
+        ("budget", {"limit": 10, "per_customer": "x"}, "budget.per_customer", "not an amount"),
+        ("coupons", {"window": "P7D"}, "coupons.window", "goes with `count`"),
+        ("coupons", {"count": 0}, "coupons.count", "between"),
+        ("approval", {"approvers": 2}, "approval", "say when"),
+        ("approval", {"types": ["fax"]}, "approval.types[0]", "not one of"),
+        ("approval", {"percent_above": 101}, "approval.percent_above", "between"),
+        ("approval", {"above_minor": 1}, "approval.above_minor", "unknown key"),
+        ("exclusive", "Cart", "exclusive", "not a key"),
+        ("exclusive_for", "P1D", "exclusive_for", "goes with `exclusive`"),
+        ("executions_per_day", 0, "executions_per_day", "between"),
+        ("stale_after", "PT0S", "stale_after", "no length"),
+        ("tags", ["a", "a"], "tags[1]", "second tag"),
+        ("effect", {"en": "x"}, "effect.zh", "missing"),
+    ],
+)
+def test_a_limit_that_cannot_be_taken_names_its_path(key, value, where, reason):
+    with pytest.raises(RuleError) as caught:
+        read(STRATEGY | {key: value})
+    assert caught.value.where == where
+    assert reason in caught.value.reason
+
+
+def test_a_shop_writes_its_limits_in_the_same_form():
+    settings = {key: EVERY_LIMIT[key] for key in ("caps", "quiet_hours", "coupons", "approval", "complaint_cooldown")}
+    of_shop, own = limits.parse_shop({**settings, "language": "zh"}), read(STRATEGY | EVERY_LIMIT).limits
+    for name in settings:
+        assert getattr(of_shop, name) == getattr(own, name)
+    assert limits.parse_shop({}) == limits.ShopLimits()
+    older = limits.parse_shop({"approval": {"types": [], "above_minor": 500}}).approval
+    assert older == limits.Approval()
+    with pytest.raises(RuleError) as caught:
+        limits.parse_shop({"quiet_hours": {"start": "21:00", "end": "25:00"}})
+    assert caught.value.where == "quiet_hours.end"
 
 
 # -- templates --------------------------------------------------------------------------------------------------------
