@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from operation_agent import agent
-from operation_agent.campaigns import chunks, preparation, records, steering
+from operation_agent.campaigns import chunks, preparation, records, steering, survey
 from operation_agent.campaigns.chunks import Cancelled, Chunk
 from operation_agent.campaigns.records import Campaign
 from operation_agent.kit.clock import SYSTEM, monotonic
@@ -79,8 +79,10 @@ def step(session: Session, shop: Shop, at: _At) -> bool:
     if campaign is None:
         return False
     now = SYSTEM.now()
-    if campaign.state == "preparing":
+    if campaign.state == "preparing" and campaign.survey is None:
         return preparation.prepare(session, shop, campaign, at=now)
+    if campaign.state == "preparing":
+        return _survey(session, shop, campaign, at)
     if campaign.state == "cancelled":
         steering.take_back(session, shop, campaign, at=now)
         return True
@@ -88,6 +90,15 @@ def step(session: Session, shop: Shop, at: _At) -> bool:
     if chunk is None:
         return chunks.finish_if_done(session, shop.id, campaign.id, at=now)
     agent.run_chunk(session, shop, campaign, chunk, recorded_at=now)
+    return True
+
+
+def _survey(session: Session, shop: Shop, campaign: Campaign, at: _At) -> bool:
+    chunk = at.chunk = chunks.claim_unsurveyed(session, shop.id, campaign.id, campaign.survey or 0)
+    if chunk is None:
+        return preparation.conclude(session, shop, campaign, at=SYSTEM.now())
+    if preparation.still_holds(session, shop, campaign, at=SYSTEM.now()):
+        survey.look_at(session, shop, campaign, chunk)
     return True
 
 

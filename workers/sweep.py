@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from operation_agent.actions import wakeups
-from operation_agent.campaigns import due
+from operation_agent.campaigns import consenting, due
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
@@ -55,6 +55,7 @@ def take_ticks(engine: Engine, *, clock: Clock = SYSTEM) -> int:
 
 def due_ticks(session: Session, shop: Shop, *, at: datetime) -> int:
     now = at + shop.clock_offset
+    consenting.settle(session, shop, at=at)
     return _rules(session, shop, now, at) + calendar.wake_jobs(session, shop, until=now, at=at)
 
 

@@ -51,21 +51,22 @@ FROM unnest(CAST(:numbers AS integer[]), CAST(:lows AS uuid[]), CAST(:highs AS u
 """)
 
 
-def split(session: Session, shop_id: UUID, campaign: Campaign) -> list[Chunk]:
-    """Fix the chunks: everybody there was at `as_of`, in ranges of about equally many. Returns those still to be done.
+def split(session: Session, shop_id: UUID, campaign: Campaign) -> tuple[int, list[Chunk]]:
+    """Fix the chunks: everybody there was at `as_of`, in ranges of about equally many. Returns how many customers there
+    are, and the chunks still to be done.
 
     A campaign that is prepared again keeps the chunks it has.
     """
     values = {"shop": shop_id, "as_of": campaign.as_of, "campaign": campaign.id}
+    total = session.execute(_COUNT, values).scalar_one()
     if campaign.upper_id is None:
-        total = session.execute(_COUNT, values).scalar_one()
         size = -(-total // max(1, -(-total // MOST))) or 1
         highs = list(session.execute(_BOUNDS, {**values, "size": size, "total": total}).scalars())
         lows = [_FIRST, *highs[:-1]][: len(highs)]
         numbers = list(range(len(highs)))
         session.execute(_INSERT, {**values, "numbers": numbers, "lows": lows, "highs": highs})
-        return [Chunk(*one) for one in zip(numbers, lows, highs, strict=True)]
-    return to_do(session, shop_id, campaign.id)
+        return total, [Chunk(*one) for one in zip(numbers, lows, highs, strict=True)]
+    return total, to_do(session, shop_id, campaign.id)
 
 
 def to_do(session: Session, shop_id: UUID, campaign_id: UUID) -> list[Chunk]:
@@ -78,6 +79,17 @@ def to_do(session: Session, shop_id: UUID, campaign_id: UUID) -> list[Chunk]:
         {"shop": shop_id, "campaign": campaign_id},
     )
     return [Chunk(*row) for row in rows]
+
+
+def forget_survey(session: Session, shop_id: UUID, campaign_id: UUID) -> None:
+    """What was found out about chunks that are still open no longer holds."""
+    session.execute(
+        text(
+            "UPDATE campaign_chunks SET surveyed = 0, found = '{}', claims = NULL"
+            " WHERE shop_id = :shop AND campaign_id = :campaign AND state = 'open' AND surveyed > 0"
+        ),
+        {"shop": shop_id, "campaign": campaign_id},
+    )
 
 
 def claim(session: Session, shop_id: UUID, campaign_id: UUID) -> Chunk | None:
@@ -93,9 +105,22 @@ def claim(session: Session, shop_id: UUID, campaign_id: UUID) -> Chunk | None:
     return Chunk(*row) if row is not None else None
 
 
+def claim_unsurveyed(session: Session, shop_id: UUID, campaign_id: UUID, survey: int) -> Chunk | None:
+    """As `claim`, the next one that is not surveyed so closely yet."""
+    row = session.execute(
+        text(
+            "SELECT number, low, high, attempts FROM campaign_chunks"
+            " WHERE shop_id = :shop AND campaign_id = :campaign AND state = 'open' AND surveyed < :survey"
+            " ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED"
+        ),
+        {"shop": shop_id, "campaign": campaign_id, "survey": survey},
+    ).one_or_none()
+    return Chunk(*row) if row is not None else None
+
+
 _CLOSE = text("""
 UPDATE campaign_chunks SET state = 'done', customers = :customers, decided = :decided, actions = :actions,
-  cost_minor = :cost, verdicts = CAST(:verdicts AS jsonb), finished_at = :at, error = NULL
+  cost_minor = :cost, verdicts = CAST(:verdicts AS jsonb), finished_at = :at, error = NULL, claims = NULL
 WHERE shop_id = :shop AND campaign_id = :campaign AND number = :number
 """)
 

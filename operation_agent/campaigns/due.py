@@ -32,8 +32,9 @@ def wake(session: Session, shop: Shop, *, after: datetime, until: datetime, at: 
     if len(runs) > MOST_RUNS:
         raise Rejected(f"more than {MOST_RUNS} scheduled runs come due at once; move the clock in smaller steps")
     by_instant: dict[datetime, list[Asked]] = {}
-    for rule_id, due_at in runs:
-        by_instant.setdefault(due_at, []).append(Asked(rule_id))
+    for run in runs:
+        zones = None if run.zones is None else tuple(sorted(run.zones))
+        by_instant.setdefault(run.due_at, []).append(Asked(run.rule_id, zones=zones))
     new = 0
     for due_at, rules in sorted(by_instant.items()):
         made = records.insert(

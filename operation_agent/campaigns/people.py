@@ -13,9 +13,12 @@ from sqlalchemy.orm import Session
 from operation_agent.clustering import membership
 from operation_agent.customers import features
 from operation_agent.customers.features import FeatureTable
+from operation_agent.decision import reading
 from operation_agent.decision.facts import SCHEDULE, Clusters, Trigger
 from operation_agent.store.shops import Shop
+from rules.evaluate import CompiledCondition, compile
 
+from . import audience
 from .chunks import Chunk
 from .records import Asked, Campaign
 
@@ -38,13 +41,24 @@ def of_chunk(session: Session, shop: Shop, campaign: Campaign, chunk: Chunk) -> 
     keep = _not_among(table, _served_before_merging(session, shop, campaign, chunk))
     asked = _asked(session, shop, campaign, chunk, table, keep)
     if not keep.all():
-        table = table.where(keep)
+        table = table.take(np.flatnonzero(keep).tolist())
         asked = [rules for rules, kept in zip(asked, keep.tolist(), strict=True) if kept]
     triggers = [
         Trigger(customer_id, random_key, SCHEDULE, None, campaign.as_of, rule_ids=rules)
         for customer_id, random_key, rules in zip(table.customer_ids, table.random_keys, asked, strict=True)
     ]
-    return People(triggers, table, membership.assign(session, shop.id, table).clusters)
+    found = People(triggers, table, membership.assign(session, shop.id, table).clusters)
+    condition = audience.read(campaign.audience)
+    return found if condition is None else _meeting(session, shop, compile(condition), found)
+
+
+def _meeting(session: Session, shop: Shop, condition: CompiledCondition, people: People) -> People:
+    """Those of whom the audience's condition is true; nobody of whom it is unknown."""
+    columns = reading.load_for(session, shop, people.triggers, people.table, people.clusters, [condition])
+    matched = condition.evaluate(columns, len(people)).matched
+    rows = np.flatnonzero(matched).tolist()
+    triggers, clusters = [people.triggers[row] for row in rows], [people.clusters[row] for row in rows]
+    return People(triggers, people.table.take(rows), clusters)
 
 
 _SERVED = text("""
@@ -83,7 +97,7 @@ def _asked(
         return [everywhere] * len(table)
     by_zone = _rules_by_zone(everywhere, local)
     zones = _zones(session, shop, chunk)
-    asked = [by_zone.get(zones.get(one, shop.time_zone), everywhere) for one in table.customer_ids]
+    asked = [by_zone.get(zone_of(zones.get(one), shop), everywhere) for one in table.customer_ids]
     keep &= np.fromiter((bool(rules) for rules in asked), bool, len(table))
     return asked
 

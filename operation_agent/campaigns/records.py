@@ -21,6 +21,7 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from operation_agent.decision.rationing import Cutoff
 from operation_agent.kit.errors import NotFound
 from operation_agent.kit.ids import new_id
 from operation_agent.store import ticks
@@ -64,6 +65,7 @@ class Campaign:
     reason: str | None
     attempts: int
     upper_id: UUID | None
+    survey: int | None
     estimate: dict[str, Any]
     cutoffs: dict[str, Any]
     created_at: datetime
@@ -73,12 +75,17 @@ class Campaign:
     finished_at: datetime | None
 
     @property
+    def lines(self) -> dict[UUID, Cutoff] | None:
+        """`cutoffs` as decisions take them."""
+        return {UUID(key): Cutoff(one["score"], one["last"]) for key, one in self.cutoffs.items()} or None
+
+    @property
     def tick(self) -> str:
         """How its tick is called in `schedule_ticks`: open while a machine has to work on it."""
         return f"campaign:{self.id}"
 
 
-COLUMNS = """id, kind, rules, audience, as_of, due_at, state, reason, attempts, upper_id, estimate, cutoffs,
+COLUMNS = """id, kind, rules, audience, as_of, due_at, state, reason, attempts, upper_id, survey, estimate, cutoffs,
   created_at, created_by, prepared_at, started_at, finished_at"""
 
 _CURRENT = text(f"""
@@ -147,7 +154,7 @@ def insert(
     return campaign_id
 
 
-_FIELDS = frozenset({"state", "reason", "attempts", "rules", "upper_id", "estimate", "cutoffs", "prepared_at",
+_FIELDS = frozenset({"state", "reason", "attempts", "rules", "upper_id", "survey", "estimate", "cutoffs", "prepared_at",
                      "started_at", "finished_at"})  # fmt: skip
 _JSON = ("rules", "estimate", "cutoffs")
 

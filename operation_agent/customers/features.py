@@ -68,13 +68,6 @@ class FeatureTable:
         columns = {name: column[index] for name, column in self.columns.items()}
         return FeatureTable(Uuids(ids.raw[index]), Uuids(keys.raw[index]), Instants(times.raw[index]), columns)
 
-    def where(self, keep: np.ndarray) -> FeatureTable:
-        """The rows at which the mask `keep` is true."""
-        rows = np.flatnonzero(keep).tolist()
-        ids, keys = (Uuids.of([part[row] for row in rows]) for part in (self.customer_ids, self.random_keys))
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return FeatureTable(ids, keys, Instants.of([self.as_of[row] for row in rows]), columns)
-
 
 def compute(session: Session, shop_id: UUID, targets: Sequence[tuple[UUID, datetime]]) -> FeatureTable:
     """Features of each (customer, as_of): row i answers target i. as_of is shop time.

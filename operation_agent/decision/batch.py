@@ -21,11 +21,12 @@ from . import engine, estimators, reading, store, writing
 from .candidates import prepare
 from .engine import Decision
 from .facts import Clusters, Table, Trigger
+from .rationing import Cutoff
 
 
 def decide(
     session: Session, shop: Shop, triggers: Sequence[Trigger], table: Table, clusters: Clusters | None = None, *,
-    recorded_at: datetime, remembered: Remembered | None = None, cutoffs: Mapping[UUID, float] | None = None,
+    recorded_at: datetime, remembered: Remembered | None = None, cutoffs: Mapping[UUID, Cutoff] | None = None,
     campaign_id: UUID | None = None,
 ) -> list[Decision]:  # fmt: skip
     """Decide, and write decisions, assignments and enrolments. Row i of `table` and `clusters` is trigger i as of its

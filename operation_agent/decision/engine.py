@@ -32,7 +32,7 @@ from .facts import Columns, Trigger
 from .guardrails import judge, verdict_of
 from .history import Belonging, History, Kept, Message
 from .judging import Judge, Judged, messages_of
-from .rationing import Claim, Ration, ration
+from .rationing import Claim, Cutoff, Ration, ration
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class Decision:
 
 def decide(
     circumstances: Circumstances, rules: Sequence[LiveRule], triggers: Sequence[Trigger], columns: Columns,
-    features: Columns, history: History, *, cutoffs: Mapping[UUID, float] | None = None,
+    features: Columns, history: History, *, cutoffs: Mapping[UUID, Cutoff] | None = None,
 ) -> list[Decision]:  # fmt: skip
     """Decide for every trigger; row i of `columns` (facts.build) and `features` (FeatureTable.columns) is trigger i.
 
-    `history` takes up what is decided. `cutoffs`: by strategy, the score below which money or capacity would be taken
+    `history` takes up what is decided. `cutoffs`: by strategy, below which score money or capacity would be taken
     from better candidates of the same campaign.
     """
     prepared = candidates.prepare(rules, triggers, columns, features, circumstances)
@@ -99,7 +99,7 @@ def decide(
 
 def settle(
     circumstances: Circumstances, prepared: Sequence[Prepared], triggers: Sequence[Trigger], features: Columns,
-    history: History, *, cutoffs: Mapping[UUID, float] | None = None,
+    history: History, *, cutoffs: Mapping[UUID, Cutoff] | None = None,
 ) -> list[Decision]:  # fmt: skip
     """As `decide`, of rules already held against the triggers. Decisions come in the order in which they are made."""
     if not prepared:
@@ -139,7 +139,7 @@ class _Call:
     triggers: Sequence[Trigger]
     history: History
     prior: Sequence[tuple[float, float]]
-    cutoffs: Mapping[UUID, float] | None
+    cutoffs: Mapping[UUID, Cutoff] | None
     judge: Judge = field(init=False)
     whos: dict[UUID, str] = field(default_factory=dict)
     causes: dict[Any, orjson.Fragment] = field(default_factory=dict)

@@ -171,7 +171,12 @@ def budget(given: Given) -> Detail | None:
 
 def _cut_off(given: Given) -> Detail | None:
     cutoff = given.get("cutoff")
-    return {"score": given["score"], "cutoff": cutoff} if cutoff is not None and given["score"] < cutoff else None
+    if cutoff is None or given["score"] > cutoff:
+        return None
+    # at the same score the line ends with one customer, by random key
+    if given["score"] == cutoff and given.get("who", "") <= given.get("last", ""):
+        return None
+    return {"score": given["score"], "cutoff": cutoff}
 
 
 GUARDRAILS: dict[str, tuple[Guardrail, str]] = {

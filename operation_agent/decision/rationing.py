@@ -35,6 +35,13 @@ class Claim(NamedTuple):
         return (-self.score, self.trigger.random_key.int, self.trigger.key)
 
 
+class Cutoff(NamedTuple):
+    """Where the line of a campaign ends: the last that is served has this score and (at it, by order) random key."""
+
+    score: float
+    last: str
+
+
 @dataclass(frozen=True, slots=True)
 class Ration:
     """Of one strategy in one call; `most`: executions a day."""
@@ -43,13 +50,13 @@ class Ration:
     budget_id: UUID | None
     purse: Purse | None
     most: int | None
-    cutoff: float | None
+    cutoff: Cutoff | None
     time_zone: str
     history: History
 
     def given(self, claim: Claim) -> dict[str, Given]:
         """What the two guardrails are given for this claim, as things stand."""
-        cut = {} if self.cutoff is None else {"score": claim.score, "cutoff": self.cutoff}
+        cut = self._cut(claim)
         found: dict[str, Given] = {}
         if self.most is not None:
             day = self._day(claim)
@@ -58,6 +65,14 @@ class Ration:
             found["executions"] = {"most": self.most, "taken": taken, "day": day.isoformat(), **alone}
         if self.purse is not None or (self.cutoff is not None and self.most is None):
             found["budget"] = {"needed": claim.needed, **self._left(claim), **cut}
+        return found
+
+    def _cut(self, claim: Claim) -> dict[str, Given]:
+        if self.cutoff is None:
+            return {}
+        found: dict[str, Given] = {"score": claim.score, "cutoff": self.cutoff.score}
+        if claim.score == self.cutoff.score:
+            found |= {"who": str(claim.trigger.random_key), "last": self.cutoff.last}
         return found
 
     def _left(self, claim: Claim) -> dict[str, int]:
@@ -96,7 +111,7 @@ def day_of(at: datetime, time_zone: str) -> date:
     return at.astimezone(zone(time_zone)).date()
 
 
-def ration(live: LiveRule, history: History, cutoffs: Mapping[UUID, float] | None, time_zone: str) -> Ration | None:
+def ration(live: LiveRule, history: History, cutoffs: Mapping[UUID, Cutoff] | None, time_zone: str) -> Ration | None:
     """None where nothing is short by its nature: no budget, no daily limit, no cutoff."""
     purse = history.purses.get(live.budget_id) if live.budget_id is not None else None
     most, cutoff = live.strategy.limits.executions_per_day, (cutoffs or {}).get(live.strategy_id)

@@ -14,7 +14,10 @@ CREATE TABLE campaigns (
   reason       text,                        -- why it is paused, cancelled or failed
   attempts     smallint NOT NULL DEFAULT 0, -- failures of preparing it
   upper_id     uuid,                        -- the newest customer there was; who came later is not in it
-  estimate     jsonb NOT NULL DEFAULT '{}', -- what the estimating pass found; {}: there was none
+  -- how closely its chunks are surveyed before it runs: 0 not at all, 1 who could be meant, 2 what would be decided;
+  -- NULL: not known yet
+  survey       smallint,
+  estimate     jsonb NOT NULL DEFAULT '{}', -- what the survey found; {}: there was none
   cutoffs      jsonb NOT NULL DEFAULT '{}', -- by strategy, where its best end that its money or day has room for
   created_at   timestamptz NOT NULL,        -- system time, as all below
   created_by   text NOT NULL,
@@ -36,6 +39,9 @@ CREATE TABLE campaign_chunks (
   state       text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done')),
   attempts    smallint NOT NULL DEFAULT 0,
   error       text,                         -- of the last attempt that failed
+  surveyed    smallint NOT NULL DEFAULT 0,  -- as campaigns.survey: what has been found out about it
+  found       jsonb NOT NULL DEFAULT '{}',  -- by strategy, of the survey: numbers, and at 2 the samples
+  claims      bytea,                        -- of the survey at 2, where something is short: who wants how much of it
   customers   integer NOT NULL DEFAULT 0,   -- looked at
   decided     integer NOT NULL DEFAULT 0,
   actions     integer NOT NULL DEFAULT 0,
