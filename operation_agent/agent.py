@@ -154,7 +154,14 @@ def run_chunk(session: Session, shop: Shop, campaign: Campaign, chunk: Chunk, *,
     if not preparation.still_holds(session, shop, campaign, at=recorded_at):
         return 0
     asked = people.of_chunk(session, shop, campaign, chunk)
-    decisions, actions = _act_on(session, shop, asked.triggers, asked.table, asked.clusters, recorded_at)
+    decisions: list[Decision] = []
+    if asked.triggers:
+        decisions = batch.decide(
+            session, shop, asked.triggers, asked.table, asked.clusters, recorded_at=recorded_at,
+            cutoffs=campaign.lines, campaign_id=campaign.id,
+        )  # fmt: skip
+    actions = planning.plan(session, shop, decisions, created_at=recorded_at)
+    actions += journeys.catch_up(session, shop, decisions, {}, recorded_at=recorded_at).actions
     chunks.close(session, shop.id, campaign, chunk, decisions, customers=len(asked), actions=actions, at=recorded_at)
     return len(decisions)
 

@@ -6,25 +6,23 @@ from there. Arms that only wait for time are planned whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from operation_agent.decision.engine import Decision
 from operation_agent.kit.ids import new_id
 from operation_agent.store.shops import Shop
-from operation_agent.strategies.live import live_rules
+from operation_agent.strategies.calendar import zone_of
 from rules import program
-from rules.limits import UNLIMITED
 from rules.program import Arm, Delay, Due, Placed, Walked
 from rules.step import Step
 
 from . import parking, writing
 from .parking import Parking
-from .segments import Entry, Manner, Segment, entry_key, product_of, trigger_key, zone_of
+from .segments import Entry, Manner, Segment, entry_key, product_of, trigger_key
 
 
 def plan(session: Session, shop: Shop, decisions: Sequence[Decision], *, created_at: datetime) -> int:
@@ -36,7 +34,7 @@ def plan(session: Session, shop: Shop, decisions: Sequence[Decision], *, created
     acting = [one for one in decisions if one.arm is not None and one.arm.steps]
     if not acting:
         return 0
-    opener = _Opener(session, shop, acting)
+    opener = _Opener(shop)
     segments: list[Segment] = []
     parked: list[Parking] = []
     for decision in acting:
@@ -53,17 +51,16 @@ def plan(session: Session, shop: Shop, decisions: Sequence[Decision], *, created
 class _Opener:
     """The first segment of each decision of a call. What decisions have in common is worked out once."""
 
-    def __init__(self, session: Session, shop: Shop, decisions: Sequence[Decision]):
+    def __init__(self, shop: Shop):
         self._shop = shop
-        self._limits = {live.strategy_id: live.strategy.limits for live in live_rules(session, shop.id)}
         self._manners: dict[UUID, Manner] = {}
         self._courses: dict[int, tuple[tuple[Placed, timedelta, int | None], ...] | None] = {}
-        self._zones = self._read_zones(session, decisions)
 
     def open(self, decision: Decision) -> tuple[Segment, Parking | None]:
         arm = decision.arm
         assert arm is not None
-        walked = self._walked(arm, decision)
+        zone = zone_of(decision.zone, self._shop)
+        walked = self._walked(arm, decision, zone)
         waits = walked.parked is not None
         event = decision.trigger.event
         entry = Entry(
@@ -79,34 +76,29 @@ class _Opener:
             entered_at=decision.decided_at,
             exit_on=decision.exit_on,
             costs=decision.costs,
-            zone=self._zone(decision),
+            zone=zone,
             product_id=product_of(event.properties) if event is not None else None,
             budget_id=decision.budget_id,
             event_received_at=decision.event_received_at,
             run_id=new_id() if waits else None,
-            campaign_id=getattr(decision, "campaign_id", None),
+            campaign_id=decision.campaign_id,
         )
-        segment = Segment(entry, walked.due, self._manner(decision.strategy_id), is_opening=True)
+        segment = Segment(entry, walked.due, self._manner(decision), is_opening=True)
         return segment, Parking.of(entry, decision, walked) if waits else None
 
-    def _zone(self, decision: Decision) -> str:
-        return self._zones.get(decision.customer_id, self._shop.time_zone)
-
-    def _manner(self, strategy_id: UUID) -> Manner:
-        found = self._manners.get(strategy_id)
+    def _manner(self, decision: Decision) -> Manner:
+        found = self._manners.get(decision.strategy_id)
         if found is None:
-            # a strategy that stopped since it decided has no limits of its own any more; the shop's still hold
-            limits = self._limits.get(strategy_id, UNLIMITED)
-            found = self._manners[strategy_id] = Manner.of(limits, self._shop)
+            found = self._manners[decision.strategy_id] = Manner.of(decision.limits, self._shop)
         return found
 
-    def _walked(self, arm: Arm, decision: Decision) -> Walked:
+    def _walked(self, arm: Arm, decision: Decision, zone: str) -> Walked:
         course = self._courses[id(arm)] if id(arm) in self._courses else self._course(arm, decision.decided_at)
         at = decision.decided_at
         if course is not None:
             return Walked(tuple(Due(placed, at + offset, coupon) for placed, offset, coupon in course), None)
         event = decision.trigger.event
-        return program.walk(arm, program.START, at, self._zone(decision), event.properties if event else {})
+        return program.walk(arm, program.START, at, zone, event.properties if event else {})
 
     def _course(self, arm: Arm, at: datetime) -> tuple[tuple[Placed, timedelta, int | None], ...] | None:
         """Of an arm whose every step is due a fixed time after the decision: walked once for all who take it."""
@@ -116,24 +108,6 @@ class _Opener:
             found = tuple((one.placed, one.due_at - at, one.after_coupon) for one in due)
         self._courses[id(arm)] = found
         return found
-
-    def _read_zones(self, session: Session, decisions: Sequence[Decision]) -> Mapping[UUID, str]:
-        """The time zones of those customers for whom it matters."""
-        asked = {
-            one.customer_id
-            for one in decisions
-            if self._manner(one.strategy_id).quiet is not None or (one.arm is not None and not _is_plain(one.arm))
-        }
-        if not asked:
-            return {}
-        rows = session.execute(
-            text(
-                "SELECT id, time_zone FROM customers WHERE shop_id = :shop AND time_zone IS NOT NULL"
-                " AND id = ANY(CAST(:ids AS uuid[]))"
-            ),
-            {"shop": self._shop.id, "ids": list(asked)},
-        )
-        return {row.id: zone_of(row.time_zone, self._shop.time_zone) for row in rows}
 
 
 def _is_plain(arm: Arm) -> bool:

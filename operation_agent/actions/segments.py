@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from operation_agent.decision import quiet_hours
 from operation_agent.decision.facts import Trigger
@@ -107,20 +105,6 @@ def trigger_key(trigger: Trigger) -> str:
 def entry_key(rule_key: str, version: int, random_key: UUID, trigger: str, arm: str) -> str:
     """Stable over replays, restarts and double deliveries: rule, version, customer, trigger, arm."""
     return f"{rule_key}:{version}:{random_key}:{trigger}:{arm}"
-
-
-def zone_of(said: str | None, shops: str) -> str:
-    """The time zone somebody said they live in; the shop's when it is none of the IANA database."""
-    return said if said and _is_zone(said) else shops
-
-
-@lru_cache(maxsize=2048)
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # a customer's traits may hold anything
-        return False
-    return True
 
 
 def product_of(properties: Mapping[str, Any]) -> Any:

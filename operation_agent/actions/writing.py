@@ -32,8 +32,8 @@ from .segments import Segment
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`count`: actions that were not there before. `refused`: decisions (of opening segments) that came too late for
-    the day's executions or for the money."""
+    """`count`: actions that were not there before. `refused`: what came too late for the day's executions or for the
+    money: actions, and the decisions of opening segments."""
 
     count: int
     refused: frozenset[UUID]
@@ -70,23 +70,20 @@ def write(session: Session, shop: Shop, segments: Sequence[Segment], *, created_
     layout = _Layout(shop, _coupons(session, shop.id, segments))
     for segment in segments:
         layout.add(segment)
-    if not layout.actions:
+    if not layout.actions and not any(one.is_opening for one in segments):
         return Written(0, frozenset())
     _ask(session, shop, layout, created_at)
     now = created_at + shop.clock_offset
     new = _insert(session, shop.id, layout, created_at, now)
     ours = [one for one in layout.actions if one.id in new]
-    refused = _take(session, shop, ours, created_at)
+    refused = _take(session, shop, segments, ours, created_at)
     due = {
         one.step.channel
         for one in ours
         if one.state == "ready" and one.after is None and one.due_at <= now and one.id not in refused
     }
     outbox.ring(session, shop.id, [(TOPIC, channel) for channel in due], at=created_at)
-    return Written(
-        len(ours),
-        frozenset(one.segment.entry.decision_id for one in ours if one.id in refused and one.segment.is_opening),
-    )
+    return Written(len(ours), frozenset(refused))
 
 
 class _Layout:
@@ -289,18 +286,15 @@ class _Group:
     actions: list[_Action] = field(default_factory=list)
 
 
-def _take(session: Session, shop: Shop, actions: Sequence[_Action], at: datetime) -> set[UUID]:
-    """Take an execution of the day for each opening and the money of each segment; returns the actions that get none.
+def _take(
+    session: Session, shop: Shop, segments: Sequence[Segment], actions: Sequence[_Action], at: datetime
+) -> set[UUID]:
+    """Take an execution of the day for each opening and the money of each segment; returns the actions and the
+    decisions that get none.
 
     Executions before budgets, as `budget` says; what was taken for decisions that then find no money is given back.
     """
-    groups: dict[UUID, _Group] = {}
-    keys: dict[int, UUID] = {}
-    for one in actions:
-        if not one.segment.entry.held_out and one.state != "cancelled":
-            opens = one.segment.is_opening
-            key = one.segment.entry.decision_id if opens else keys.setdefault(id(one.segment), one.id)
-            groups.setdefault(key, _Group(one.segment)).actions.append(one)
+    groups = _groups(segments, actions)
     limited = {
         key: Execution(entry.strategy_id, executions.day_of(shop.time_zone, entry.entered_at), limit, key)
         for key, group in groups.items()
@@ -314,7 +308,24 @@ def _take(session: Session, shop: Shop, actions: Sequence[_Action], at: datetime
     _end(
         session, shop.id, [one for key in short for one in groups[key].actions], "over_budget", "the budget is used up"
     )
-    return {one.id for key in (*late, *short) for one in groups[key].actions}
+    return {*late, *short, *(one.id for key in (*late, *short) for one in groups[key].actions)}
+
+
+def _groups(segments: Sequence[Segment], actions: Sequence[_Action]) -> dict[UUID, _Group]:
+    """By decision for openings, by the first action for later segments. An opening that begins with a wait has nothing
+    to pay for, and is an execution all the same."""
+    groups = {
+        one.entry.decision_id: _Group(one)
+        for one in segments
+        if one.is_opening and not one.due and not one.entry.held_out and one.manner.executions_per_day is not None
+    }
+    keys: dict[int, UUID] = {}
+    for action in actions:
+        segment = action.segment
+        if not segment.entry.held_out and action.state != "cancelled":
+            key = segment.entry.decision_id if segment.is_opening else keys.setdefault(id(segment), action.id)
+            groups.setdefault(key, _Group(segment)).actions.append(action)
+    return groups
 
 
 def _wanted(shop: Shop, groups: dict[UUID, _Group], late: set[UUID]) -> Iterable[Wanted]:

@@ -16,6 +16,7 @@ from operation_agent.customers.features import FeatureTable
 from operation_agent.decision import reading
 from operation_agent.decision.facts import SCHEDULE, Clusters, Trigger
 from operation_agent.store.shops import Shop
+from operation_agent.strategies.calendar import zone_of
 from rules.evaluate import CompiledCondition, compile
 
 from . import audience

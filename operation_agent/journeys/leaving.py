@@ -1,9 +1,14 @@
-"""Leaving early: what is still planned for a run that ended is called off, and its money let go."""
+"""Leaving early: what is still planned for a run that ended is called off, and its money let go.
+
+A run is left when its goal is reached, when somebody takes it out, or when a new version is published that does not let
+the customers of older ones finish.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -11,6 +16,9 @@ from sqlalchemy.orm import Session
 
 from operation_agent.actions import budget
 from operation_agent.actions.claiming import wake_followers
+from operation_agent.kit.errors import Conflict, NotFound
+from operation_agent.store import audit
+from operation_agent.store.shops import Shop
 
 GOAL = "goal_reached"
 
@@ -44,7 +52,83 @@ def call_off(session: Session, shop_id: UUID, left: Sequence[tuple[UUID, datetim
     runs, times, reasons = (list(column) for column in zip(*left, strict=True))
     values = {"shop": shop_id, "runs": runs, "times": times, "reasons": reasons}
     gone = list(session.execute(_CALL_OFF, values).scalars())
-    if gone:
-        budget.finish(session, shop_id, gone, "release", at=at)
-        wake_followers(session, shop_id, gone, at=at)
+    _let_go(session, shop_id, gone, at)
     return len(gone)
+
+
+# -- taking out ---------------------------------------------------------------------------------------------------
+
+_TAKE_OUT = text("""
+UPDATE runs r SET state = 'exited', exit_reason = :reason, left_at = :now, due_at = NULL, listens_from = NULL,
+  events = '{}', updated_at = :at
+WHERE r.shop_id = :shop AND r.state = 'waiting'
+  AND (CAST(:run AS uuid) IS NULL OR r.id = :run) AND (CAST(:rule AS uuid) IS NULL OR r.rule_id = :rule)
+  AND (CAST(:before AS integer) IS NULL OR r.rule_version < :before)
+RETURNING r.id
+""")
+
+# the version is part of an action's dedupe key: rule:version:…
+_OF_VERSIONS = text("""
+WITH gone AS (
+  SELECT a.id FROM actions a
+  WHERE a.shop_id = :shop AND a.rule_id = :rule AND a.state IN ('ready', 'waiting_approval') AND NOT a.maybe_sent
+    AND CAST(split_part(a.dedupe_key, ':', 2) AS integer) < :before
+  ORDER BY a.id FOR UPDATE
+)
+UPDATE actions a SET state = 'cancelled', reason = :reason, retry_at = NULL
+FROM gone WHERE a.shop_id = :shop AND a.id = gone.id RETURNING a.id
+""")
+
+_OF_RUN = text("""
+WITH gone AS (
+  SELECT a.id FROM actions a
+  WHERE a.shop_id = :shop AND a.run_id = :run AND a.state IN ('ready', 'waiting_approval') AND NOT a.maybe_sent
+  ORDER BY a.id FOR UPDATE
+)
+UPDATE actions a SET state = 'cancelled', reason = :reason, retry_at = NULL
+FROM gone WHERE a.shop_id = :shop AND a.id = gone.id RETURNING a.id
+""")
+
+
+def exit_runs(
+    session: Session, shop: Shop, rule_id: UUID, before_version: int, reason: str, at: datetime
+) -> tuple[int, int]:
+    """Take everybody out of the versions of a rule before `before_version`, and call off all that they planned, those
+    of arms without a wait too; how many runs and actions. `at` is system time."""
+    values = {"shop": shop.id, "rule": rule_id, "before": before_version, "reason": reason}
+    left = _take_out(session, shop, {**values, "run": None}, at)
+    gone = list(session.execute(_OF_VERSIONS, values).scalars())
+    _let_go(session, shop.id, gone, at)
+    return left, len(gone)
+
+
+def exit_run(session: Session, shop: Shop, run_id: UUID, *, actor: str, at: datetime) -> int:
+    """Take one customer out, and call off what is planned for that run; how many actions. `at` is system time.
+
+    Raises NotFound, or Conflict for a run that is over.
+    """
+    reason = f"called off by {actor}"
+    values = {"shop": shop.id, "rule": None, "before": None, "run": run_id, "reason": reason}
+    if not _take_out(session, shop, values, at):
+        state = session.execute(
+            text("SELECT state FROM runs WHERE shop_id = :shop AND id = :run"), {"shop": shop.id, "run": run_id}
+        ).scalar()
+        if state is None:
+            raise NotFound(f"there is no run {run_id}")
+        raise Conflict(f"this run is {state}: there is nothing to leave any more", code="state")
+    gone = list(session.execute(_OF_RUN, values).scalars())
+    _let_go(session, shop.id, gone, at)
+    audit.record(
+        session, shop.id, at=at, actor=actor, verb="run.exited", subject=f"run:{run_id}", detail={"actions": len(gone)}
+    )
+    return len(gone)
+
+
+def _take_out(session: Session, shop: Shop, values: dict[str, Any], at: datetime) -> int:
+    return len(session.execute(_TAKE_OUT, {**values, "now": at + shop.clock_offset, "at": at}).all())
+
+
+def _let_go(session: Session, shop_id: UUID, actions: Sequence[UUID], at: datetime) -> None:
+    if actions:
+        budget.finish(session, shop_id, actions, "release", at=at)
+        wake_followers(session, shop_id, actions, at=at)

@@ -1,2 +1,3 @@
 DROP TABLE watches;
 DROP TABLE runs;
+DROP INDEX customers_time_zone;

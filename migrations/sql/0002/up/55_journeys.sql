@@ -53,3 +53,6 @@ CREATE TABLE watches (
 );
 CREATE INDEX watches_due ON watches (shop_id, due_at);
 CREATE INDEX watches_of_customer ON watches (shop_id, customer_id);
+
+-- Which time zones customers live in, for schedules by their own clocks.
+CREATE INDEX customers_time_zone ON customers (shop_id, time_zone) WHERE time_zone IS NOT NULL AND merged_into IS NULL;
