@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,14 +16,19 @@ def next_time(wanted: time, at: datetime, zone: ZoneInfo) -> datetime:
     A time that a change of clocks leaves out is reckoned by the offset before the change, as RFC 5545 (3.3.5) has it:
     02:30 in New York on the day spring begins is 03:30. One that comes twice counts both times.
     """
-    today = at.astimezone(zone).date()
-    found = []
+    return min(instant for instant in _shown(wanted, zone, at.astimezone(zone).date()) if instant >= at)
+
+
+@lru_cache(maxsize=4096)
+def _shown(wanted: time, zone: ZoneInfo, today: date) -> tuple[datetime, ...]:
+    """When clocks show `wanted` on the days around `today`: yesterday's may come after midnight."""
+    found: list[datetime] = []
     for days in (-1, 0, 1, 2):
         naive = datetime.combine(today + timedelta(days=days), wanted)
         first = naive.replace(tzinfo=zone).astimezone(UTC)
         second = naive.replace(tzinfo=zone, fold=1).astimezone(UTC)
         found += [first, second] if second > first else [first]  # in a gap, the second lies before the first
-    return min(instant for instant in found if instant >= at)
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)

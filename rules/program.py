@@ -210,7 +210,8 @@ def walk(
     """
     frames = _frames(arm, path)
     due: list[Due] = []
-    coupon = _coupon_before(arm, frames) if coupon is None else coupon
+    if coupon is None and path != START:
+        coupon = _coupon_before(arm, frames)
     while (here := _settle(frames)) is not None:
         place, step = here
         if isinstance(step, Exit):

@@ -31,6 +31,7 @@ START = datetime(2001, 1, 1)  # noqa: DTZ001 - a local time, of whatever zone
 MOST_OCCURRENCES = 5_000
 """Of a rule with COUNT."""
 MOST_PER_HOUR = 4
+MOST_POSITIONS = 12
 
 _PARTS = (
     "FREQ", "INTERVAL", "COUNT", "UNTIL", "WKST", "BYSETPOS", "BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO",
@@ -133,6 +134,10 @@ def _parts(line: str) -> dict[str, str]:
     frequency = parts.get("FREQ", "")
     if frequency not in FREQUENCIES:
         raise ValueError(f"FREQ={frequency[:20]} is not one of {', '.join(FREQUENCIES)}")
+    if "BYSETPOS" in parts and (
+        frequency not in ("MONTHLY", "YEARLY") or parts["BYSETPOS"].count(",") >= MOST_POSITIONS
+    ):
+        raise ValueError(f"BYSETPOS goes with MONTHLY and YEARLY, and has at most {MOST_POSITIONS} values")
     # four messages an hour are more than anybody wants to decide about; every second is a slip of the pen
     if parts.get("BYSECOND", "").count(",") or len(parts.get("BYMINUTE", "").split(",")) > MOST_PER_HOUR:
         raise ValueError(f"at most {MOST_PER_HOUR} times an hour: fewer of BYMINUTE, and one BYSECOND")

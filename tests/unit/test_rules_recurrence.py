@@ -107,6 +107,8 @@ def test_an_hour_that_autumn_repeats_comes_once():
         ("RRULE:FREQ=DAILY;INTERVAL=0", "INTERVAL=0"),
         ("RRULE:FREQ=DAILY;FREQ=DAILY", "twice"),
         ("RRULE:FREQ=DAILY;BYEASTER=1", "not a part"),
+        ("RRULE:FREQ=DAILY;BYSETPOS=200", "BYSETPOS goes with"),
+        ("RRULE:FREQ=MONTHLY;BYDAY=MO;BYSETPOS=1,2,3,4,5,6,7,8,9,10,11,12,13", "BYSETPOS goes with"),
         ("RRULE:FREQ=DAILY;BYHOUR=25", "hour"),
         ("RRULE:FREQ=WEEKLY;BYDAY=XX", "BYDAY"),
         ("RRULE:FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", "never comes due"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from liquid.exceptions import LiquidError
 
@@ -208,20 +208,68 @@ def test_yaml_that_is_none_names_its_line():
         parse_yaml("- just a list", vocabulary())
 
 
+@settings(max_examples=300)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["key", "rules", "when", "if", "then", "arms", "steps", "all", "field"]),
+                st.sampled_from(
+                    [
+                        "key",
+                        "rules",
+                        "when",
+                        "if",
+                        "then",
+                        "arms",
+                        "steps",
+                        "all",
+                        "field",
+                        "wait",
+                        "delay",
+                        "else",
+                        "exit",
+                        "until",
+                        "date",
+                        "plus",
+                        "within",
+                        "event",
+                        "goal",
+                        "missed",
+                        "entered",
+                        "count",
+                        "window",
+                        "start",
+                        "end",
+                        "limit",
+                        "types",
+                        "action",
+                        "op",
+                        "value",
+                        "history",
+                    ]
+                ),
                 inner,
                 max_size=4,
             )
         ),
         max_leaves=8,
     ),
-    st.sampled_from(["rules", "rules.0", "rules.0.when", "rules.0.if", "rules.0.then", "holdout", "caps", "budget"]),
+    st.sampled_from(
+        [
+            "rules",
+            "rules.0",
+            "rules.0.when",
+            "rules.0.if",
+            "rules.0.then",
+            "rules.0.then.arms.0.steps",
+            "holdout",
+            "rules.0.when.missed",
+            "rules.0.then.arms.0.steps.0",
+            *limits.KEYS,
+        ]
+    ),
 )
 def test_whatever_is_handed_in_is_read_or_refused_with_a_path(value, path):
     try:
