@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import database, demo_command, imports, keys, shops, users, work
+from cli import database, demo_command, imports, keys, shops, strategies, strategy_folder, users, work
 from cli.output import AsJson
 
 app = typer.Typer(
@@ -61,6 +61,9 @@ app.add_typer(database.app, name="db")
 app.add_typer(shops.app, name="shop")
 app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
+strategies.app.command()(strategy_folder.export)
+strategies.app.command()(strategy_folder.apply)
+app.add_typer(strategies.app, name="strategy")
 app.command("import")(imports.import_file)
 app.command("cluster")(work.cluster)
 app.command("bench")(work.bench)

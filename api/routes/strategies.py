@@ -23,6 +23,7 @@ from operation_agent.kit.clock import SYSTEM
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 from operation_agent.strategies import authoring, document, forms, library, lifecycle, records, signoff
+from rules import plain
 from rules import strategy as definitions
 
 router = APIRouter(prefix="/api", tags=["strategies"])
@@ -78,7 +79,11 @@ class NewStrategy(BaseModel):
     model_config = ConfigDict(title="NewStrategy")
 
     template: Text | None = Field(None, max_length=63, examples=["win_back"])
-    definition: dict[str, Any] | None = Field(None, description="A whole strategy, written out")
+    definition: dict[str, Any] | None = Field(None, description="A whole strategy, or one plain rule, written out")
+    format: Literal["strategy", "plain"] | None = Field(
+        None,
+        description="`plain`: the definition is {rule_id, name, conditions, actions, …}; told by rule_id if absent",
+    )
     key: Text | None = Field(None, max_length=63, description="Replaces the one written: two from one template")
     name: dict[str, Text] | None = Field(None, description="Replaces the one written, by language: en, zh")
     holdout: float | None = Field(None, ge=0, lt=1, allow_inf_nan=False, description="Replaces the one written")
@@ -93,6 +98,8 @@ class NewStrategy(BaseModel):
     def _one_source(self) -> NewStrategy:
         if (self.template is None) == (self.definition is None):
             raise ValueError("give either `template` or `definition`")
+        if self.format is not None and (self.format == "plain") != plain.is_plain(self.definition):
+            raise ValueError("`format: plain` and a definition with a `rule_id` go together")
         return self
 
 
@@ -123,7 +130,7 @@ def whole(session: Session, shop_id: UUID, row: records.StrategyRow) -> Strategy
 
 def _new(body: Any) -> NewStrategy:
     """What was sent: a NewStrategy, or a definition by itself."""
-    if isinstance(body, dict) and "rules" in body and not {"template", "definition"} & body.keys():
+    if isinstance(body, dict) and body.keys() & {"rules", "rule_id"} and not {"template", "definition"} & body.keys():
         body = {"definition": body}
     made: NewStrategy = modelled(NewStrategy, body)
     return made

@@ -1,10 +1,13 @@
-"""Reading what people and other programs write as a strategy, and saying everything that is wrong with it at once."""
+"""Reading what people and other programs write as a strategy, and saying everything that is wrong with it at once.
+
+Besides its own form a strategy is read from a plain rule (`rules.plain`: `rule_id`, `conditions`, `actions`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -12,11 +15,13 @@ from sqlalchemy.orm import Session
 
 from operation_agent.kit.errors import Rejected
 from operation_agent.segments.vocabulary import MEMBER
+from rules import plain
 from rules import strategy as strategies
 from rules.errors import RuleError
 from rules.fields import Vocabulary
 from rules.strategy import Strategy
 
+from .library import messages
 from .vocabulary import of_shop
 
 MOST_PROBLEMS = 50
@@ -46,11 +51,17 @@ def read(raw: Any, vocabulary: Vocabulary) -> Strategy:
     """A written definition as a Strategy. Raises Rejected (code 'strategy') with the first path at fault in `where`
     and all of them in `errors`."""
     try:
-        return strategies.parse(raw, vocabulary)
+        return _read_plain(raw, vocabulary) if plain.is_plain(raw) else strategies.parse(raw, vocabulary)
     except RuleError as error:
         found = problems(raw, vocabulary)
         errors = [one.to_dict() for one in found]
         raise Rejected(error.reason, code="strategy", where=error.where, errors=errors) from None
+
+
+def _read_plain(raw: Any, vocabulary: Vocabulary) -> Strategy:
+    """Of a rule that is not enabled: a strategy whose rule is switched off."""
+    made, enabled = plain.read(raw, vocabulary, messages())
+    return made if enabled else replace(made, rules=tuple(replace(rule, enabled=False) for rule in made.rules))
 
 
 def read_of_shop(session: Session, shop_id: UUID, raw: Any) -> Strategy:
@@ -62,6 +73,12 @@ def read_of_shop(session: Session, shop_id: UUID, raw: Any) -> Strategy:
 def problems(raw: Any, vocabulary: Vocabulary) -> list[Problem]:
     """Everything that is wrong, up to MOST_PROBLEMS: after each error the item it is in is left out, where that can
     make nothing else wrong, and the rest is read again."""
+    if plain.is_plain(raw):
+        try:
+            _read_plain(raw, vocabulary)
+        except RuleError as error:
+            return [Problem(error.where, error.reason)]
+        return []
     tree = _numbered(deepcopy(raw))
     found: list[Problem] = []
     while len(found) < MOST_PROBLEMS:

@@ -66,6 +66,13 @@ def test_the_rules_of_what_was_started_are_live(engine, shop_id, act):
     assert dict(map(tuple, verbs)) == {"strategy.created": 4, "strategy.published": 4}
 
 
+def test_every_template_becomes_a_draft_whose_rules_decide_nothing(engine, shop_id, act):
+    for found in library().values():
+        row = act(lifecycle.create, found)
+        assert (row.state, row.version, row.draft, row.holdout) == ("draft", None, 1, found.holdout)
+    assert keys(engine, shop_id) == []
+
+
 def test_what_was_started_is_the_template_with_what_was_asked_for(engine, shop_id, act):
     row = act(lifecycle.start, "win_back", holdout=0.1, budget=Decimal("12.34"))
     assert lifecycle.read(row.definition) == replace(template("win_back"), holdout=0.1).limited(
