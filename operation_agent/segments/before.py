@@ -30,7 +30,7 @@ from .columns import (
     Table,
     Wanted,
     cluster_value,
-    consent_key,
+    consents,
     read_traits,
     segment_spans,
     strategy_spans,
@@ -75,7 +75,7 @@ def load(
     }
     columns |= _feature_columns(table, _feature_names(wanted), remembered, n)
     columns |= _traits(session, shop_id, rows, wanted.before("trait"), remembered)
-    columns |= _consents(session, shop_id, rows, wanted.before("consent"))
+    columns |= consents(session, shop_id, rows, wanted.before("consent"), before=True)
     for family, spans in (("segment", segment_spans), ("strategy", strategy_spans)):
         for name, span in spans(session, shop_id, rows, wanted.before(family)).items():
             columns[f"{family}.{name}"] = span.before(rows.moments)
@@ -148,7 +148,7 @@ def _blank(name: str, n: int) -> NDArray[Any]:
     return np.full(n, None, object) if FEATURES[name].kind == "label" else np.full(n, np.nan)
 
 
-# -- clusters, traits, consent ------------------------------------------------------------------------------------
+# -- clusters and traits ------------------------------------------------------------------------------------
 
 _CLUSTERS = text("""
 SELECT m.customer_id, c.label_key, c.lineage_id FROM cluster_members m
@@ -196,24 +196,3 @@ def _dig(traits: Any, name: str) -> Any:
     for part in name.split("."):
         traits = traits.get(part) if isinstance(traits, dict) else None
     return traits
-
-
-_CHANGES = text("""
-SELECT customer_id, channel, topic, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at FROM consent_changes
-WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[])) AND (channel || '.' || topic) = ANY(:keys)
-ORDER BY changed_at, state = 'unsubscribed', event_id
-""")
-
-
-def _consents(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str]) -> Columns:
-    if not names:
-        return {}
-    keys = {consent_key(name): name for name in names}
-    columns = {name: rows.nothing() for name in names}
-    values = {"shop": shop_id, "customers": rows.customers, "keys": [".".join(key) for key in keys]}
-    for change in session.execute(_CHANGES, values):  # the newest comes last, and stands
-        column = columns[keys[change.channel, change.topic]]
-        for row in rows.places[change.customer_id]:
-            if change.at < rows.moments[row]:
-                column[row] = change.state
-    return {f"consent.{name}": column for name, column in columns.items()}

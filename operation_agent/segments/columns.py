@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from operation_agent.customers import consent, event_history
+from operation_agent.customers import event_history
 from operation_agent.customers.wire import Instants
 from operation_agent.events.columns import objects
 from operation_agent.kit.ids import uniform
@@ -127,7 +127,7 @@ def load(
             columns[f"customer.{name}"] = features[name][: len(rows)]
     columns |= _clusters(session, shop.id, rows, clusters, wanted)
     columns |= _traits(session, shop.id, rows, wanted.now("trait"))
-    columns |= _consents(session, shop.id, rows, wanted.now("consent"))
+    columns |= consents(session, shop.id, rows, wanted.now("consent"))
     for family, spans in (("segment", segment_spans), ("strategy", strategy_spans)):
         for name, span in spans(session, shop.id, rows, wanted.now(family)).items():
             columns[f"{family}.{name}"] = span.at(rows.moments)
@@ -232,14 +232,40 @@ def consent_key(name: str) -> tuple[str, str]:
     return channel, topic or "marketing"
 
 
-def _consents(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str]) -> Columns:
-    if not names:
+_CONSENTS = text("""
+SELECT customer_id, channel || '.' || topic AS key, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at
+FROM consents WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
+  AND channel || '.' || topic = ANY(:keys)
+""")
+
+# the newest comes last, and stands
+_CONSENT_CHANGES = text("""
+SELECT customer_id, channel || '.' || topic AS key, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at
+FROM consent_changes WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
+  AND channel || '.' || topic = ANY(:keys)
+ORDER BY changed_at, state = 'unsubscribed', event_id
+""")
+
+
+def consents(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str], *, before: bool = False) -> Columns:
+    """What each row's customer had said by its moment; with `before`, right before it. None: nothing yet."""
+    keys = {".".join(consent_key(name)): rows.nothing() for name in names}
+    if not keys:
         return {}
-    states = consent.states(session, shop_id, rows.customers)
-    keys = {name: consent_key(name) for name in names}
-    return {
-        f"consent.{name}": objects(states.get((customer_id, *keys[name])) for customer_id in rows.ids) for name in names
-    }
+    values = {**_values(shop_id, rows), "keys": list(keys)}
+    was_changed_later: set[UUID] = set()
+    for said in session.execute(_CONSENTS, values):
+        for row in rows.places[said.customer_id]:
+            if said.at < rows.moments[row] or (said.at == rows.moments[row] and not before):
+                keys[said.key][row] = said.state
+            else:
+                was_changed_later.add(said.customer_id)
+    if was_changed_later:
+        for said in session.execute(_CONSENT_CHANGES, {**values, "customers": list(was_changed_later)}):
+            for row in rows.places[said.customer_id]:
+                if said.at < rows.moments[row] or (said.at == rows.moments[row] and not before):
+                    keys[said.key][row] = said.state
+    return {f"consent.{name}": keys[".".join(consent_key(name))] for name in names}
 
 
 # -- segments and strategies --------------------------------------------------------------------------------------
