@@ -189,6 +189,80 @@ def test_what_can_be_met_is_no_contradiction():
     read({"all": [history({"event": "order.paid"}), history({"event": "product.viewed"}, "equals", 0)]})
 
 
+def test_a_misspelt_field_is_answered_with_the_nearest():
+    with pytest.raises(RuleError, match=r"n\.age is near"):
+        read({"all": [leaf("n.agee", "gt", 1)]})
+
+
+def test_nesting_and_size_have_an_end():
+    raw: dict[str, Any] = leaf("n.a", "gt", 1)
+    for _ in range(40):
+        raw = {"any": [raw]}
+    with pytest.raises(RuleError, match="nest deeper"):
+        read(raw)
+    with pytest.raises(RuleError, match="read by a person"):
+        read({"any": [leaf("n.a", "gt", i) for i in range(500)]})
+
+
+def masks(raw: Any, columns: dict[str, Any], n: int) -> list[bool | None]:
+    evaluation = compile(read(raw)).evaluate(columns, n)
+    return [
+        True if true else None if unknown else False
+        for true, unknown in zip(evaluation.matched, evaluation.unknown, strict=True)
+    ]
+
+
+def test_comparing_something_missing_is_unknown_and_not_false():
+    columns = {"n.a": np.array([1.0, 9.0, np.nan])}
+    assert masks(leaf("n.a", "gt", 5), columns, 3) == [False, True, None]
+    assert masks({"none": [leaf("n.a", "gt", 5)]}, columns, 3) == [True, False, None]
+    assert masks(leaf("n.a", "not_equals", 9), columns, 3) == [True, False, None]
+    assert masks({"all": [leaf("n.a", "gt", 5), leaf("n.b", "gt", 5)]}, columns, 3) == [False, None, None]
+    assert masks({"any": [leaf("n.a", "gt", 5), leaf("n.b", "gt", 5)]}, columns, 3) == [None, True, None]
+    assert masks(leaf("n.a", "not_exists"), columns, 3) == [False, False, True]
+
+
+def test_whole_number_and_bool_columns_will_do():
+    columns = {"n.a": np.array([3, 7]), "f.x": np.array([True, False])}
+    assert masks({"all": [leaf("n.a", "gte", 3), leaf("f.x", "equals", True)]}, columns, 2) == [True, False]
+
+
+def test_a_field_compares_with_another_field_of_the_same_row():
+    columns = {"n.a": np.array([30.0, 30.0, 30.0]), "n.b": np.array([10.0, 20.0, np.nan])}
+    raw = leaf("n.a", "gt", {"field": "n.b", "times": 2})
+    assert masks(raw, columns, 3) == [True, False, None]
+    assert compile(read(raw)).explain(columns, 0)[0].against == 20
+    ends = leaf("n.a", "between", [{"field": "n.b", "times": 2, "plus": 5}, {"field": "n.b", "times": 4}])
+    assert masks(ends, columns, 3) == [True, False, None]
+
+
+def test_within_looks_back_from_the_moment_of_the_decision():
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    seen = [at - timedelta(days=1), at - timedelta(days=9), at + timedelta(hours=1), None]
+    columns = {
+        "at": np.full(4, at.timestamp()),
+        "t.seen": np.array([one.timestamp() if one else np.nan for one in seen]),
+        "n.age": np.array([7.0, 7.1, -1.0, np.nan]),
+    }
+    assert masks(leaf("t.seen", "within", "P7D"), columns, 4) == [True, False, False, None]
+    assert masks(leaf("n.age", "within", "P7D"), columns, 4) == [True, False, False, None]
+
+
+def test_an_explanation_gives_each_leaf_with_the_value_seen():
+    raw = {"all": [leaf("n.a", "gt", 5), {"any": [leaf("l.closed", "equals", "low"), leaf("f.x", "equals", True)]}]}
+    columns = {
+        "n.a": np.array([1.0, 6.0]),
+        "l.closed": np.array(["high", None], dtype=object),
+        "f.x": np.array([0.0, 1.0]),
+    }
+    found = [one.to_dict() for one in compile(read(raw)).evaluate(columns, 2).explain(1)]
+    assert found == [
+        {"path": "if.all[0]", "field": "n.a", "op": "gt", "value": 5, "seen": 6, "holds": True},
+        {"path": "if.all[1].any[0]", "field": "l.closed", "op": "equals", "value": "low", "seen": None, "holds": None},
+        {"path": "if.all[1].any[1]", "field": "f.x", "op": "equals", "value": True, "seen": True, "holds": True},
+    ]
+
+
 def test_what_asks_about_the_past_is_read_into_its_columns():
     raw = {
         "all": [
