@@ -53,10 +53,11 @@ class Message(NamedTuple):
 
 
 class Coupon(NamedTuple):
-    """`until`: when it stops being of use; None once it is redeemed."""
+    """`until`: when it stops being of use; None once it is redeemed. `strategy_id`: whose it is."""
 
     at: float
     until: float | None
+    strategy_id: UUID | None = None
 
 
 class Belonging(NamedTuple):

@@ -169,7 +169,7 @@ class _Reading:
         for row in rows:
             past = self.past_of(row.customer_id)
             if row.type == "coupon":
-                past.coupons.append(Coupon(row.moment, row.until))
+                past.coupons.append(Coupon(row.moment, row.until, row.strategy_id))
             else:
                 past.messages.append(Message(row.moment, row.channel, row.strategy_id, tuple(row.tags)))
 
