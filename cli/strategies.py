@@ -14,6 +14,7 @@ from cli.output import AsJson, show_json, show_table
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from operation_agent.journeys.publishing import LeftBehind
     from operation_agent.store.shops import Shop
     from operation_agent.strategies.authoring import Published
 
@@ -200,15 +201,18 @@ def diff(
 @app.command()
 def publish(key: Key, shop: ShopName, note: Note = "", exit_in_flight: Exit = False, as_json: AsJson = False) -> None:
     """Make the draft the version that counts."""
+    from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
     from operation_agent.strategies import authoring
 
     with in_shop(shop) as (session, found):
+        at = SYSTEM.now()
         done = authoring.publish(
-            session, found, key, at=SYSTEM.now(), actor=ACTOR, note=note,
+            session, found, key, at=at, actor=ACTOR, note=note,
             in_flight="exit" if exit_in_flight else "finish",
         )  # fmt: skip
-    _show_published(done, as_json=as_json)
+        left = lead_out(session, found, done, at=at)
+    _show_published(done, left, as_json=as_json)
 
 
 @app.command()
@@ -221,25 +225,33 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Publish an earlier version again, as a new one."""
+    from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
     from operation_agent.strategies import authoring
 
     with in_shop(shop) as (session, found):
+        at = SYSTEM.now()
         done = authoring.roll_back(
-            session, found, key, version, at=SYSTEM.now(), actor=ACTOR, note=note,
+            session, found, key, version, at=at, actor=ACTOR, note=note,
             in_flight="exit" if exit_in_flight else "finish",
         )  # fmt: skip
-    _show_published(done, as_json=as_json)
+        left = lead_out(session, found, done, at=at)
+    _show_published(done, left, as_json=as_json)
 
 
 @app.command()
-def ask(key: Key, shop: ShopName, as_json: AsJson = False) -> None:
+def ask(
+    key: Key,
+    shop: ShopName,
+    version: Annotated[int | None, typer.Option(min=1, help="To go back to, instead of the draft.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Ask for the yes that publishing the draft needs."""
     from operation_agent.kit.clock import SYSTEM
     from operation_agent.strategies import authoring
 
     with in_shop(shop) as (session, found):
-        asked = authoring.ask_approval(session, found, key, at=SYSTEM.now(), actor=ACTOR)
+        asked = authoring.ask_approval(session, found, key, version=version, at=SYSTEM.now(), actor=ACTOR)
     if as_json:
         show_json({"approval": asked.id, "state": asked.state, "needed": asked.needed} if asked else {"approval": None})
     elif asked is None:
@@ -298,19 +310,21 @@ def _show_changes(changes: Any, *, as_json: bool, indent: str = "") -> None:
         print(f"{indent}{one.words['en']}")
 
 
-def _show_published(done: Published, *, as_json: bool) -> None:
+def _show_published(done: Published, left: LeftBehind, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
                 "key": done.strategy.key, "version": done.version, "before": done.before, "state": done.strategy.state,
                 "changes": written(done.changes), "rules_changed": done.rules_changed,
-                "rules_retired": done.rules_retired,
+                "rules_retired": done.rules_retired, "exited": left.runs, "called_off": left.actions,
             }
         )  # fmt: skip
         return
     print(f"{done.strategy.key} is {done.strategy.state} at version {done.version}")
     for one in done.changes:
         print(f"  {one.words['en']}")
+    if done.in_flight == "exit":
+        print(f"  {left.runs} customers taken out, {left.actions} planned actions called off")
 
 
 def _words(name: dict[str, str]) -> str:

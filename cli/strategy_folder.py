@@ -45,6 +45,7 @@ def apply(
 ) -> None:
     """Make what is live what the folder says: shows the difference, asks, then does all of it or nothing."""
     from cli.installation import engine, find_shop
+    from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
     from operation_agent.store.session import for_shop
     from operation_agent.strategies import folder as folders
@@ -64,10 +65,13 @@ def apply(
                 )
                 raise typer.Exit(1)
             with for_shop(database, found.id) as session:
-                folders.apply(
-                    session, found, planned, at=SYSTEM.now(), actor=ACTOR, note=note, publish=not drafts,
+                at = SYSTEM.now()
+                done = folders.apply(
+                    session, found, planned, at=at, actor=ACTOR, note=note, publish=not drafts,
                     in_flight="exit" if exit_in_flight else "finish",
                 )  # fmt: skip
+                for one in done:
+                    lead_out(session, found, one, at=at)
     if as_json:
         show_json(
             {

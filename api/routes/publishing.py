@@ -18,10 +18,11 @@ from api.fields import Text
 from api.idempotency import Idempotent
 from api.pagination import Page, Paged
 from api.routes.strategies import CHANGES, MISSING, Name, Reader, Strategy, Writer, whole
+from operation_agent.journeys.publishing import lead_out
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Conflict
 from operation_agent.store.session import for_shop
-from operation_agent.store.shops import load_shop
+from operation_agent.store.shops import Shop, load_shop
 from operation_agent.strategies import authoring, document, forms, records, versions
 
 router = APIRouter(prefix="/api/strategies/{strategy}", tags=["strategies"])
@@ -93,6 +94,7 @@ class PublishedVersion(BaseModel):
     rules_changed: list[UUID]
     rules_retired: list[UUID]
     exited: int = Field(description="How many customers were taken out of arms they were in")
+    called_off: int = Field(description="How many planned actions were called off with that")
     strategy: Strategy
 
 
@@ -271,12 +273,12 @@ def publish_strategy(
     person has said yes (POST …/approval asks)."""
 
     def work(session: Session) -> PublishedVersion:
-        shop = load_shop(session, caller.shop.id)
+        shop, at = load_shop(session, caller.shop.id), SYSTEM.now()
         done = authoring.publish(
-            session, shop, strategy, at=SYSTEM.now(), actor=caller.actor, note=body.note, in_flight=body.in_flight,
+            session, shop, strategy, at=at, actor=caller.actor, note=body.note, in_flight=body.in_flight,
             expected_revision=_one(expected, body.revision),
         )  # fmt: skip
-        return _published(session, shop.id, done)
+        return _published(session, shop, done, at)
 
     return once.run(database, caller.shop.id, work, status=200)
 
@@ -294,21 +296,23 @@ def roll_back_strategy(
     """A draft that is being edited stays as it is."""
 
     def work(session: Session) -> PublishedVersion:
-        shop = load_shop(session, caller.shop.id)
+        shop, at = load_shop(session, caller.shop.id), SYSTEM.now()
         done = authoring.roll_back(
-            session, shop, strategy, body.version, at=SYSTEM.now(), actor=caller.actor, note=body.note,
+            session, shop, strategy, body.version, at=at, actor=caller.actor, note=body.note,
             in_flight=body.in_flight, expected_revision=_one(expected, body.revision),
         )  # fmt: skip
-        return _published(session, shop.id, done)
+        return _published(session, shop, done, at)
 
     return once.run(database, caller.shop.id, work, status=200)
 
 
-def _published(session: Session, shop_id: UUID, done: authoring.Published) -> PublishedVersion:
+def _published(session: Session, shop: Shop, done: authoring.Published, at: datetime) -> PublishedVersion:
+    left = lead_out(session, shop, done, at=at)
     return PublishedVersion(
         version=done.version, before=done.before, changes=[asdict(one) for one in done.changes],
-        rules_changed=list(done.rules_changed), rules_retired=list(done.rules_retired), exited=0,
-        strategy=whole(session, shop_id, done.strategy),
+        rules_changed=list(done.rules_changed), rules_retired=list(done.rules_retired),
+        exited=left.runs, called_off=left.actions,
+        strategy=whole(session, shop.id, done.strategy),
     )  # fmt: skip
 
 

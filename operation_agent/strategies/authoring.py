@@ -36,7 +36,8 @@ Reference = int | Literal["live", "draft"]
 @dataclass(frozen=True, slots=True)
 class Published:
     """What publishing did. `before` None: it is the first version. `rules_changed` have a new version, `rules_retired`
-    are gone; with `in_flight` 'exit' the caller takes who is under way in them out of their arms."""
+    are gone; with `in_flight` 'exit' the caller takes out who is under way in versions of them below those in
+    `superseded` (`journeys.publishing.lead_out`)."""
 
     strategy: StrategyRow
     version: int
@@ -44,6 +45,7 @@ class Published:
     changes: tuple[Change, ...]
     rules_changed: tuple[UUID, ...]
     rules_retired: tuple[UUID, ...]
+    superseded: tuple[tuple[UUID, int], ...]
     in_flight: InFlight
 
 
@@ -270,7 +272,9 @@ def _published(
         "in_flight": in_flight, "changes": [asdict(one) for one in changes], **more,
     }  # fmt: skip
     _audit(session, shop, verb, row.key, at, actor, detail)
-    return Published(after, version, before, tuple(changes), moved.changed, moved.retired, in_flight)
+    superseded = (*moved.changed, *((rule, last + 1) for rule, last in moved.retired))
+    ids = [tuple(rule for rule, _ in some) for some in (moved.changed, moved.retired)]
+    return Published(after, version, before, tuple(changes), ids[0], ids[1], superseded, in_flight)
 
 
 def _show(

@@ -189,10 +189,10 @@ def retire_all(session: Session, shop_id: UUID, strategy_id: UUID) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RuleChanges:
-    """Ids of the rules whose version changed, by what happened to them."""
+    """Rules with the version they have now, by what happened to them; a retired one keeps its last."""
 
-    changed: tuple[UUID, ...]
-    retired: tuple[UUID, ...]
+    changed: tuple[tuple[UUID, int], ...]
+    retired: tuple[tuple[UUID, int], ...]
 
 
 def rule_key(strategy: str, rule: str) -> str:
@@ -226,9 +226,9 @@ def switch_rules(
         ),
         {"shop": shop_id, "id": strategy_id, "keys": keys},
     )
-    ids = _insert_rules(session, shop_id, strategy_id, after.key, changed, earlier, "live", at=at, actor=actor)
-    left = [earlier[key][0] for key in (rule_key(after.key, one) for one in sorted(gone)) if key in earlier]
-    return RuleChanges(tuple(ids), tuple(left))
+    made = _insert_rules(session, shop_id, strategy_id, after.key, changed, earlier, "live", at=at, actor=actor)
+    left = [earlier[key] for key in (rule_key(after.key, one) for one in sorted(gone)) if key in earlier]
+    return RuleChanges(tuple(made), tuple(left))
 
 
 def _changed(before: Strategy | None, after: Strategy) -> list[Rule]:
@@ -257,7 +257,7 @@ def _take_drafts(session: Session, shop_id: UUID, strategy_id: UUID) -> Mapping[
 def _insert_rules(
     session: Session, shop_id: UUID, strategy_id: UUID, strategy: str, rules: Iterable[Rule],
     earlier: Mapping[str, tuple[UUID, int]], state: str, *, at: datetime, actor: str,
-) -> list[UUID]:  # fmt: skip
+) -> list[tuple[UUID, int]]:  # fmt: skip
     rows: list[dict[str, Any]] = []
     for rule in rules:
         key = rule_key(strategy, rule.key)
@@ -277,4 +277,4 @@ def _insert_rules(
             ),
             rows,
         )
-    return [row["id"] for row in rows]
+    return [(row["id"], row["version"]) for row in rows]

@@ -258,7 +258,8 @@ def test_many_strategies_come_from_one_template(api):
             "strategies",
             {
                 "template": "win_back", "key": f"win-back-{number}",
-                "name": {"en": f"No. {number}", "zh": f"{number} 号"}, "holdout": 0.1 * number, "budget": "50", "state": "draft",
+                "name": {"en": f"No. {number}", "zh": f"{number} 号"},
+                "holdout": 0.1 * number, "budget": "50", "state": "draft",
             },
         )  # fmt: skip
         assert (made["key"], made["name"]["zh"], made["holdout"]) == (
