@@ -7,9 +7,9 @@ the other, in rounds over all customers, so that each sees what the one before i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -22,7 +22,8 @@ from rules.evaluate import evaluate_all
 from rules.limits import ShopLimits, parse_shop
 
 from . import receipt, scoring
-from .demands import Demands, demands
+from .cast import Cast
+from .demands import Demands, demands_of
 from .facts import Columns, Trigger, property_of
 from .scoring import Estimator
 
@@ -131,20 +132,21 @@ def _prepared(
     limits: ShopLimits,
 ) -> Prepared:  # fmt: skip
     arms, n = live.rule.arms, len(rows)
+    wanted = demands_of(live, limits, shop.settings, shop.currency_digits)
     orders = scoring.order_value(features["average_order_minor"][rows], shop.settings, shop.currency_digits)
     shares = receipt.shares_of(live.strategy.policy, live.rule)
     increments, estimator = _increments(live, features, rows, shop)
     costs = [scoring.step_costs(arm, orders, shop.settings) for arm in arms]
     values = [
         scoring.arm_value(
-            arm, orders, margin_rate=shop.margin_rate, settings=shop.settings, increment=increments.get(arm.key)
+            arm, orders, margin_rate=shop.margin_rate, costs=cost, increment=increments.get(arm.key)
         ).round(2)
-        for arm in arms
+        for arm, cost in zip(arms, costs, strict=True)
     ]
     dearest = [scoring.dearest(arm, cost, n).astype(np.int64) for arm, cost in zip(arms, costs, strict=True)]
     return Prepared(
         live=live,
-        wanted=demands(live, limits, shop.settings, shop.currency_digits),
+        wanted=wanted,
         rows=rows.tolist(),
         keys=keys,
         shares=shares,
@@ -154,7 +156,7 @@ def _prepared(
         costs=[_tuples(cost, n) for cost in costs],
         arm_costs=[one.tolist() for one in dearest],
         dearest=np.maximum.reduce(dearest).tolist(),
-        seen=_seen(live, columns, rows),
+        seen=_seen(wanted, columns, rows),
         estimator=estimator,
     )
 
@@ -175,9 +177,9 @@ def _tuples(costs: Sequence[NDArray[np.float64]], n: int) -> list[tuple[int, ...
     return list(zip(*(cost.astype(np.int64).tolist() for cost in costs), strict=True)) if costs else [()] * n
 
 
-def _seen(live: LiveRule, columns: Columns, rows: Ints) -> list[tuple[Any, ...]]:
+def _seen(wanted: Demands, columns: Columns, rows: Ints) -> list[tuple[Any, ...]]:
     listed = []
-    for field, _ in receipt.fields(live.rule.condition):
+    for field in wanted.seen:
         column = columns.get(field)
         listed.append([None] * len(rows) if column is None else _plain(column[rows]))
     return list(zip(*listed, strict=True))
@@ -191,17 +193,17 @@ def _plain(column: Any) -> list[Any]:
 # -- contests ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """The candidates of one trigger and strategy, best first: (which prepared rule, position in it)."""
+class Contest(NamedTuple):
+    """The candidates of one trigger and strategy, best first: (which prepared rule, position in it). `others`: rules of
+    other strategies that hold for the same trigger; `is_last` of its customer in this call."""
 
     row: int
     contenders: tuple[tuple[int, int], ...]
-    others: tuple[str, ...]  # rules of other strategies that hold for the same trigger
-    is_last: bool  # of its customer in this call
+    others: tuple[str, ...]
+    is_last: bool
 
 
-def rounds(prepared: Sequence[Prepared], triggers: Sequence[Trigger]) -> list[list[Contest]]:
+def rounds(prepared: Sequence[Prepared], cast: Cast) -> list[list[Contest]]:
     """The contests in the rounds in which they are decided: the k-th of each customer in round k.
 
     A customer's are taken by time, then priority, then expected value, then key, and so are the rules of a contest.
@@ -216,54 +218,52 @@ def rounds(prepared: Sequence[Prepared], triggers: Sequence[Trigger]) -> list[li
     order = np.lexsort((which, -score, -priority, strategy, row))
     starts = np.flatnonzero(np.r_[True, (np.diff(row[order]) != 0) | (np.diff(strategy[order]) != 0)])
     leads = order[starts]
-    pairs = list(zip(which[order].tolist(), position[order].tolist(), strict=True))
-    contests = _contests(prepared, pairs, starts.tolist(), row[leads].tolist(), len(order))
-    at = np.array([triggers[one].at.timestamp() for one in row[leads].tolist()])
-    when = np.lexsort((which[leads], _by_trigger(triggers, row[leads]), -score[leads], -priority[leads], at))
-    return _in_rounds(contests, when, [triggers[one].customer_id for one in row[leads].tolist()])
-
-
-def _contests(
-    prepared: Sequence[Prepared], pairs: list[tuple[int, int]], starts: list[int], rows: list[int], n: int
-) -> list[tuple[int, tuple[tuple[int, int], ...], tuple[str, ...]]]:
-    ends = [*starts[1:], n]
-    rivals: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        rivals.setdefault(row, []).append(index)
-    found = []
-    for index, (row, start, end) in enumerate(zip(rows, starts, ends, strict=True)):
-        beside = rivals[row]
-        others: tuple[str, ...] = ()
-        if len(beside) > 1:
-            others = tuple(prepared[pairs[at][0]].live.key for one in beside if one != index
-                           for at in range(starts[one], ends[one]))  # fmt: skip
-        found.append((row, tuple(pairs[start:end]), others))
-    return found
-
-
-def _by_trigger(triggers: Sequence[Trigger], rows: Ints) -> Ints:
-    """Ranks by what is the same in every run; alike where every trigger is of another customer."""
-    listed = [triggers[row] for row in rows.tolist()]
-    if len({one.customer_id for one in listed}) == len(listed) or all(one.event is None for one in listed):
-        return np.zeros(len(listed), np.int64)
-    keys = {key: rank for rank, key in enumerate(sorted({one.key for one in listed}))}
-    return np.array([keys[one.key] for one in listed], np.int64)
-
-
-def _in_rounds(
-    contests: Sequence[tuple[int, tuple[tuple[int, int], ...], tuple[str, ...]]], order: Ints, customers: list[UUID]
-) -> list[list[Contest]]:
-    left: dict[UUID, int] = {}
-    for customer in customers:
-        left[customer] = left.get(customer, 0) + 1
-    passed = dict.fromkeys(left, 0)
+    rows = row[leads]
+    at = np.array([cast.at(one) for one in rows.tolist()])
+    when = np.lexsort((which[leads], cast.ranks(rows), -score[leads], -priority[leads], at))
+    contenders = _contenders(which[order].tolist(), position[order].tolist(), starts.tolist())
+    others = _others(prepared, rows, contenders)
     found: list[list[Contest]] = []
-    for index in order.tolist():
-        customer = customers[index]
-        number = passed[customer]
-        passed[customer] = number + 1
+    for number, is_last, index in _numbered(when, cast.codes[rows]):
         if number == len(found):
             found.append([])
-        row, contenders, others = contests[index]
-        found[number].append(Contest(row, contenders, others, number + 1 == left[customer]))
+        found[number].append(Contest(int(rows[index]), contenders[index], others.get(index, ()), is_last))
     return found
+
+
+def _contenders(which: list[int], position: list[int], starts: list[int]) -> list[tuple[tuple[int, int], ...]]:
+    pairs = list(zip(which, position, strict=True))
+    if len(starts) == len(pairs):
+        return [(pair,) for pair in pairs]
+    return [tuple(pairs[start:end]) for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True)]
+
+
+def _others(
+    prepared: Sequence[Prepared], rows: Ints, contenders: Sequence[tuple[tuple[int, int], ...]]
+) -> dict[int, tuple[str, ...]]:
+    """By contest, where a trigger has several: the rules of its other contests. Contests of a row are neighbours."""
+    found: dict[int, tuple[str, ...]] = {}
+    same = np.flatnonzero(np.diff(rows) == 0).tolist()
+    groups: dict[int, set[int]] = {}
+    for index in same:
+        groups.setdefault(int(rows[index]), set()).update((index, index + 1))
+    for group in groups.values():
+        for index in group:
+            beside = [one for one in sorted(group) if one != index]
+            found[index] = tuple(prepared[which].live.key for one in beside for which, _ in contenders[one])
+    return found
+
+
+def _numbered(when: Ints, codes: Ints) -> Iterator[tuple[int, bool, int]]:
+    """Contests in the order in which they are decided, each with its number among its customer's."""
+    rank = np.empty(len(when), np.int64)
+    rank[when] = np.arange(len(when))
+    together = np.lexsort((rank, codes))
+    starts = np.r_[True, np.diff(codes[together]) != 0]
+    ends = np.r_[starts[1:], True]
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(when)), 0))
+    number, is_last = np.empty(len(when), np.int64), np.empty(len(when), np.bool_)
+    number[together] = np.arange(len(when)) - first
+    is_last[together] = ends
+    order = when[np.argsort(number[when], kind="stable")]
+    return zip(number[order].tolist(), is_last[order].tolist(), order.tolist(), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from rules.limits import UNLIMITED, Approval, Cap, QuietHours, ShopLimits
 from rules.program import Arm, Branch, Delay, Placed, Wait, walk, walk_tree
 from rules.step import Step
 
-from . import guardrails
+from . import guardrails, receipt
 from .history import Coupon
 
 ADDRESSES = {"email": "email", "sms": "phone"}
@@ -53,7 +54,8 @@ def timed(arm: Arm) -> list[Timed]:
 class Demands:
     """`topics`: (channel, topic) of every message; `tags` of the strategy come with each step's own. `caps` as
     guardrails.cap reads them, none where they do not hold this strategy back. `is_exempt`: only transactional messages
-    and nothing else. `quiet`: hours in which a message is skipped. `coupon_limits` as guardrails.coupon reads them."""
+    and nothing else. `quiet`: hours in which a message is skipped.
+    `seen`: the columns whose values a receipt keeps. `coupon_limits` as guardrails.coupon reads them."""
 
     arms: tuple[Arm, ...]
     actions: tuple[tuple[Timed, ...], ...]
@@ -68,6 +70,7 @@ class Demands:
     stacking: bool
     cooldown: float
     approvals: tuple[Needed, ...]
+    seen: tuple[str, ...]
 
     def capped(self, arm: int) -> Iterator[Timed]:
         return (one for one in self.actions[arm] if one.is_capped)
@@ -131,6 +134,23 @@ class Needed:
             yield {"why": "cost", "cost_minor": cost, "above_minor": self.cost_minor}
 
 
+_kept: OrderedDict[int, tuple[LiveRule, tuple[Any, ...], Demands]] = OrderedDict()
+KEPT = 4096
+
+
+def demands_of(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], currency_digits: int) -> Demands:
+    """As `demands`, remembered for as long as the rule is live and the shop's limits stay."""
+    terms = (shop, (settings.get("approval") or {}).get("above_minor"), currency_digits)
+    known = _kept.get(id(live))
+    if known is not None and known[0] is live and known[1] == terms:
+        return known[2]
+    made = demands(live, shop, settings, currency_digits)
+    _kept[id(live)] = (live, terms, made)  # which holds the rule, so that its identity is nobody else's
+    if len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return made
+
+
 def demands(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], currency_digits: int) -> Demands:
     """What a live rule asks, within its strategy's limits and the shop's. `currency_digits` of the shop's currency."""
     limits, arms = live.strategy.limits, live.rule.arms
@@ -156,6 +176,7 @@ def demands(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], curre
         coupon_limits=tuple({"count": one.count, "window": one.window.total_seconds()} for one in fatigue),
         stacking=chosen.stacking,
         cooldown=cooldown.total_seconds(),
+        seen=tuple(name for name, _ in receipt.fields(live.rule.condition)),
         approvals=_approvals((limits.approval, shop.approval), settings, currency_digits),
     )
 

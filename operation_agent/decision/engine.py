@@ -27,6 +27,7 @@ from . import candidates, receipt
 from .candidates import Circumstances as Circumstances
 from .candidates import Contest, Prepared
 from .candidates import is_asked as is_asked
+from .cast import Cast
 from .demands import may_skip
 from .facts import Columns, Trigger
 from .guardrails import judge, verdict_of
@@ -105,8 +106,9 @@ def settle(
     if not prepared:
         return []
     prior = list(zip(features["orders"].tolist(), features["revenue_minor"].tolist(), strict=True))
-    call = _Call(circumstances, prepared, triggers, history, prior, cutoffs)
-    return [one for contests in candidates.rounds(prepared, triggers) for one in call.round(contests)]
+    cast = Cast(triggers, history, circumstances.zone)
+    call = _Call(circumstances, prepared, cast, prior, cutoffs)
+    return [one for contests in candidates.rounds(prepared, cast) for one in call.round(contests)]
 
 
 class Drawn(NamedTuple):
@@ -136,18 +138,16 @@ class _Turn:
 class _Call:
     shop: Circumstances
     prepared: Sequence[Prepared]
-    triggers: Sequence[Trigger]
-    history: History
+    cast: Cast
     prior: Sequence[tuple[float, float]]
     cutoffs: Mapping[UUID, Cutoff] | None
     judge: Judge = field(init=False)
-    whos: dict[UUID, str] = field(default_factory=dict)
     causes: dict[Any, orjson.Fragment] = field(default_factory=dict)
     rations: dict[UUID, Ration | None] = field(default_factory=dict)
     hosts: list[_Host | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.triggers, self.history, self.shop.zone)
+        self.judge = Judge(self.cast)
         self.hosts = [None] * len(self.prepared)
 
     def round(self, contests: Sequence[Contest]) -> list[Decision]:
@@ -196,7 +196,7 @@ class _Call:
 
     def _claim(self, turn: _Turn) -> Claim:
         one, drawn, at = self.prepared[turn.which], turn.drawn, turn.position
-        trigger, takes, acts = self.triggers[turn.contest.row], 0, False
+        trigger, takes, acts = self.cast.triggers[turn.contest.row], 0, False
         if drawn is not None and not drawn.held_out:
             takes, acts = one.arm_costs[drawn.chosen][at], bool(one.live.rule.arms[drawn.chosen].places)
         return Claim(trigger, one.score[at], one.dearest[at], takes, acts)
@@ -210,14 +210,8 @@ class _Call:
     def ration(self, strategy_id: UUID, turn: _Turn) -> Ration | None:
         if strategy_id not in self.rations:
             live = self.prepared[turn.which].live
-            self.rations[strategy_id] = ration(live, self.history, self.cutoffs, self.shop.zone)
+            self.rations[strategy_id] = ration(live, self.cast.history, self.cutoffs, self.shop.zone)
         return self.rations[strategy_id]
-
-    def who(self, trigger: Trigger) -> str:
-        found = self.whos.get(trigger.random_key)
-        if found is None:
-            found = self.whos[trigger.random_key] = str(trigger.random_key)
-        return found
 
     def cause(self, trigger: Trigger) -> orjson.Fragment:
         """One of a schedule is the same for everybody."""
@@ -233,8 +227,9 @@ class _Call:
     def _finish(self, turn: _Turn) -> Decision:
         if turn.judged[1] and len(turn.tried) > 1:  # none passed: the decision is the best one's
             turn.which, turn.position, turn.judged = turn.tried[0]
-        host, drawn, trigger = self.hosts[turn.which], turn.drawn, self.triggers[turn.contest.row]
+        host, drawn, row = self.hosts[turn.which], turn.drawn, turn.contest.row
         assert host is not None
+        trigger = self.cast.triggers[row]
         arm = host.one.live.rule.arms[drawn.chosen] if drawn else None
         if drawn is None:
             verdict = verdict_of(turn.judged[1]) or "nothing"
@@ -242,9 +237,9 @@ class _Call:
             verdict = "holdout" if drawn.held_out else "act" if arm is not None and arm.places else "nothing"
         approval = host.approval(drawn, turn.position)
         written = self._receipt(host, turn, verdict, approval)
-        if drawn is not None and (self.history.is_lasting or not turn.contest.is_last):
+        if drawn is not None and (self.cast.history.is_lasting or not turn.contest.is_last):
             host.take_up(self, turn, drawn)
-        orders, revenue = self.prior[turn.contest.row]
+        orders, revenue = self.prior[row]
         one, live = host.one, host.one.live
         return Decision(
             new_id(), trigger.customer_id, trigger.random_key, live.strategy_id, live.strategy.key, live.rule_id,
@@ -253,13 +248,13 @@ class _Call:
             live.rule.exit_on, one.costs[drawn.chosen][turn.position] if drawn else (), one.key(turn.position),
             int(orders), int(revenue), drawn is not None and not drawn.is_kept,
             drawn.side_propensity if drawn else None, orjson.dumps(written), live.rule, self.shop.campaign_id,
-            live.strategy.limits, self.judge.zone_of(trigger.customer_id), tuple(approval["why"]) if approval else (),
+            live.strategy.limits, self.cast.zone_of(row), tuple(approval["why"]) if approval else (),
         )  # fmt: skip
 
     def _receipt(self, host: _Host, turn: _Turn, verdict: str, approval: Mapping[str, Any] | None) -> dict[str, Any]:
-        one, at, drawn, trigger = host.one, turn.position, turn.drawn, self.triggers[turn.contest.row]
+        one, at, drawn, row = host.one, turn.position, turn.drawn, turn.contest.row
         written: dict[str, Any] = {
-            **host.head, "cause": self.cause(trigger), "who": self.who(trigger), "seen": one.seen[at],
+            **host.head, "cause": self.cause(self.cast.triggers[row]), "who": self.cast.who(row), "seen": one.seen[at],
             "order": one.orders[at], "values": one.values[at], "score": one.score[at], "given": turn.judged[0],
         }  # fmt: skip
         if turn.judged[1]:
@@ -324,9 +319,8 @@ class _Host:
         )
 
     def draw(self, call: _Call, turn: _Turn) -> Drawn:
-        trigger = call.triggers[turn.contest.row]
-        who = call.who(trigger)
-        past = call.history.past.get(trigger.customer_id)
+        row = turn.contest.row
+        who, past = call.cast.who(row), call.cast.pasts[call.cast.code[row]]
         known = past.sides.get(self.one.live.strategy_id) if past is not None else None
         first: float | None = None
         second: float | None = None
@@ -363,10 +357,10 @@ class _Host:
 
     def skipped(self, call: _Call, turn: _Turn) -> dict[str, list[int]]:
         """By arm, the later messages that caps may hold back."""
-        trigger = call.triggers[turn.contest.row]
-        past = call.history.past.get(trigger.customer_id)
+        row = turn.contest.row
+        past = call.cast.pasts[call.cast.code[row]]
         if past is not None and past.messages:
-            return self._skipped(trigger.at.timestamp(), messages_of(past, self.one))
+            return self._skipped(call.cast.at(row), messages_of(past, self.one))
         if self.unskipped is None:
             self.unskipped = self._skipped(0.0, ())
         return self.unskipped
@@ -377,8 +371,8 @@ class _Host:
 
     def take_up(self, call: _Call, turn: _Turn, drawn: Drawn) -> None:
         """Let later decisions of the customer see this one."""
-        live, wanted, trigger = self.one.live, self.one.wanted, call.triggers[turn.contest.row]
-        past, at = call.history.past_of(trigger.customer_id), trigger.at.timestamp()
+        live, wanted, row = self.one.live, self.one.wanted, turn.contest.row
+        past, at = call.cast.past_of(row), call.cast.at(row)
         past.sides.setdefault(live.strategy_id, Kept(drawn.held_out, drawn.side_propensity))
         past.enter(live.rule_id, self.one.key(turn.position), at)
         limits = live.strategy.limits

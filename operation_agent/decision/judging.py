@@ -13,10 +13,10 @@ from uuid import UUID
 
 from . import guardrails
 from .candidates import Prepared
+from .cast import Cast
 from .demands import ADDRESSES, Demands
-from .facts import Trigger
 from .guardrails import Detail, Given
-from .history import UNKNOWN_PERSON, History, Past, Person
+from .history import Past, Person
 
 Judged = tuple[Mapping[str, Given], Mapping[str, Detail]]
 """What the guardrails were given, and what stops, by name."""
@@ -26,50 +26,41 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(slots=True)
 class Judge:
-    """Of one call. `zone`: the shop's time zone."""
+    """Of one call."""
 
-    triggers: Sequence[Trigger]
-    history: History
-    zone: str
-    _persons: dict[UUID, dict[int, Judged]] = field(default_factory=dict)  # rule -> identity of the person
+    cast: Cast
+    _alike: dict[UUID, dict[int, Judged]] = field(default_factory=dict)  # rule -> identity of the person
     _quiet: dict[tuple[Any, ...], dict[str, Given]] = field(default_factory=dict)
-
-    def person(self, customer_id: UUID) -> Person:
-        return self.history.people.get(customer_id, UNKNOWN_PERSON)
-
-    def zone_of(self, customer_id: UUID) -> str:
-        return self.person(customer_id).zone or self.zone
 
     def all(self, one: Prepared, positions: Sequence[int]) -> list[Judged]:
         """All guardrails but those of money and capacity, which depend on who else is there; by position."""
-        alike = self._persons.setdefault(one.live.rule_id, {})
-        people, pasts, triggers, rows = self.history.people, self.history.past, self.triggers, one.rows
+        alike = self._alike.setdefault(one.live.rule_id, {})
+        people, pasts, code, rows = self.cast.people, self.cast.pasts, self.cast.code, one.rows
         is_plain = not one.wanted.quiet
         found = []
         for position in positions:
-            customer = triggers[rows[position]].customer_id
-            person = people.get(customer, UNKNOWN_PERSON)
+            number = code[rows[position]]
+            person, past = people[number], pasts[number]
             judged = alike.get(id(person))
             if judged is None:
                 judged = alike[id(person)] = _judge(_reach(one.wanted, person))
-            past = pasts.get(customer)
             if past is not None or not is_plain:
-                judged = self._further(one, position, person, past, judged)
+                judged = self._further(one, position, past, judged)
             found.append(judged)
         return found
 
-    def _further(self, one: Prepared, position: int, person: Person, past: Past | None, judged: Judged) -> Judged:
-        trigger = self.triggers[one.rows[position]]
-        also = {} if past is None else self._past(one, position, trigger, past)
+    def _further(self, one: Prepared, position: int, past: Past | None, judged: Judged) -> Judged:
+        row = one.rows[position]
+        also = {} if past is None else self._past(one, position, row, past)
         if one.wanted.quiet:
-            also |= self._quiet_hours(one, trigger, person.zone or self.zone)
+            also |= self._quiet_hours(one, row)
         if not also:
             return judged
         given, stopped = _judge(also)
         return {**judged[0], **given}, {**judged[1], **stopped}
 
-    def _past(self, one: Prepared, position: int, trigger: Trigger, past: Past) -> dict[str, Given]:
-        live, wanted, at = one.live, one.wanted, trigger.at.timestamp()
+    def _past(self, one: Prepared, position: int, row: int, past: Past) -> dict[str, Given]:
+        live, wanted, at = one.live, one.wanted, self.cast.at(row)
         found: dict[str, Given] = {}
         entries = past.entries.get(live.rule_id)
         if entries:
@@ -83,13 +74,13 @@ class Judge:
         if past.complained_at is not None and not wanted.is_exempt and any(wanted.actions):
             found["complaint"] = {"at": at, "complained_at": past.complained_at, "cooldown": wanted.cooldown}
         if past.messages and wanted.caps:
-            found |= self._cap(one, trigger, past)
+            found |= self._cap(one, row, past)
         if past.coupons:
-            found |= self._coupon(wanted, trigger, past)
+            found |= self._coupon(wanted, row, past)
         return found
 
-    def _cap(self, one: Prepared, trigger: Trigger, past: Past) -> dict[str, Given]:
-        wanted, due = one.wanted, self._due(one.wanted, trigger)
+    def _cap(self, one: Prepared, row: int, past: Past) -> dict[str, Given]:
+        wanted, due = one.wanted, self._due(one.wanted, row)
         first = [
             [due(arm, timed), timed.placed.step.channel, wanted.tags_of(timed.placed.step), True]
             for arm, timed in wanted.firsts()
@@ -97,20 +88,20 @@ class Judge:
         messages = messages_of(past, one)
         return {"cap": {"caps": wanted.caps, "first": first, "messages": messages}} if first and messages else {}
 
-    def _coupon(self, wanted: Demands, trigger: Trigger, past: Past) -> dict[str, Given]:
-        due = self._due(wanted, trigger)
+    def _coupon(self, wanted: Demands, row: int, past: Past) -> dict[str, Given]:
+        due = self._due(wanted, row)
         times = [due(arm, timed) for arm, timed in wanted.coupons()]
         if not times:
             return {}
         limits = {"limits": wanted.coupon_limits, "stacking": wanted.stacking}
-        return {"coupon": {**limits, "due": times, "coupons": [list(coupon) for coupon in past.coupons]}}
+        return {"coupon": {**limits, "due": times, "coupons": [[one.at, one.until] for one in past.coupons]}}
 
-    def _quiet_hours(self, one: Prepared, trigger: Trigger, zone: str) -> dict[str, Given]:
-        wanted = one.wanted
+    def _quiet_hours(self, one: Prepared, row: int) -> dict[str, Given]:
+        wanted, zone, trigger = one.wanted, self.cast.zone_of(row), self.cast.triggers[row]
         known = (one.live.rule_id, zone, trigger.at) if trigger.event is None else None
         found = self._quiet.get(known) if known is not None else None
         if found is None:
-            due = self._due(wanted, trigger)
+            due = self._due(wanted, row)
             times = [due(arm, timed) for arm, timed in wanted.firsts()]
             hours = [[f"{quiet.start:%H:%M}", f"{quiet.end:%H:%M}"] for quiet in wanted.quiet]
             found = {"quiet_hours": {"zone": zone, "hours": hours, "due": times}} if times else {}
@@ -118,8 +109,8 @@ class Judge:
                 self._quiet[known] = found
         return dict(found)
 
-    def _due(self, wanted: Demands, trigger: Trigger) -> Callable[..., float]:
-        zone = self.zone_of(trigger.customer_id)
+    def _due(self, wanted: Demands, row: int) -> Callable[..., float]:
+        zone, trigger = self.cast.zone_of(row), self.cast.triggers[row]
         properties = trigger.event.properties if trigger.event is not None else _NOTHING
         return lambda arm, timed: wanted.due(arm, timed, trigger.at, zone, properties)
 

@@ -9,6 +9,7 @@ one spoke.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,9 @@ def step_cost(step: Step, orders: Floats, settings: Mapping[str, Any]) -> Floats
     """What a step may cost at most, per customer: a message its price, a coupon its discount on the expected order.
     This is what a budget reserves."""
     unit = float(settings.get("costs", {}).get(step.action, MESSAGE_COST_MINOR.get(step.action, 0)))
-    percent = float(step.parameters.get("percent", 0)) if step.action == "coupon" else 0.0
-    return np.ceil(orders * (percent / 100) + unit)
+    if step.action != "coupon":
+        return np.full(len(orders), math.ceil(unit), np.float64)
+    return np.ceil(orders * (float(step.parameters.get("percent", 0)) / 100) + unit)
 
 
 def step_costs(arm: Arm, orders: Floats, settings: Mapping[str, Any]) -> list[Floats]:
@@ -82,10 +84,10 @@ def dearest(arm: Arm, costs: list[Floats], n: int) -> Floats:
 
 
 def arm_value(
-    arm: Arm, orders: Floats, *, margin_rate: float, settings: Mapping[str, Any], increment: Floats | None = None
+    arm: Arm, orders: Floats, *, margin_rate: float, costs: Sequence[Floats], increment: Floats | None = None
 ) -> Floats:
     """Expected value of an arm per customer; NaN for one with actions of which neither an estimator (`increment`) nor a
-    prior says anything. Doing nothing is worth 0."""
+    prior says anything; `costs` as step_costs. Doing nothing is worth 0."""
     if not arm.places:
         return np.zeros_like(orders)
     if increment is None and arm.prior is None:
@@ -93,8 +95,7 @@ def arm_value(
     expected: Floats | float = increment if increment is not None else arm.prior.increment if arm.prior else 0.0
     redemption = arm.prior.redemption if arm.prior else np.maximum(expected, 0.0)
     value = expected * orders * margin_rate
-    for placed in arm.places.values():
-        cost = step_cost(placed.step, orders, settings)
+    for placed, cost in zip(arm.places.values(), costs, strict=True):
         value = value - (redemption * cost if placed.step.action == "coupon" else cost)
     return value
 
@@ -103,5 +104,5 @@ def under_policy(values: Sequence[Floats], shares: Sequence[float]) -> Floats:
     """What a rule is worth: its arms' values (rounded to hundredths) by their shares; an unknown one counts 0."""
     total = np.zeros_like(values[0])
     for value, share in zip(values, shares, strict=True):
-        total = total + share * np.nan_to_num(value)
+        total = total + share * np.where(np.isnan(value), 0.0, value)
     return total.round(2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -52,7 +53,7 @@ def write(session: Session, shop_id: UUID, decisions: Sequence[Decision], *, rec
     """Decisions, new assignments and enrolments. `recorded_at` is system time. Rows go in a fixed order, so that two
     writers cannot deadlock."""
     # by customer: the index of a customer's decisions then grows page by page
-    for part in _parts(sorted(decisions, key=lambda one: one.customer_id.bytes)):
+    for part in _parts(sorted(decisions, key=_customer)):
         _write_decisions(session, shop_id, part, recorded_at)
     assigned = sorted((one for one in decisions if one.is_new_assignment), key=_strategy_and_customer)
     if assigned:
@@ -77,8 +78,8 @@ def _write_decisions(session: Session, shop_id: UUID, part: Sequence[Decision], 
             "ids": arrays.uuids([one.id.bytes for one in part]),
             "decided": arrays.instants([one.decided_at for one in part]),
             "customers": arrays.uuids([one.customer_id.bytes for one in part]),
-            "strategies": arrays.uuids([one.strategy_id.bytes for one in part]),
-            "rules": arrays.uuids([one.rule_id.bytes for one in part]),
+            "strategies": _few(one.strategy_id for one in part),
+            "rules": _few(one.rule_id for one in part),
             "versions": arrays.integers([one.rule_version for one in part]),
             "triggers": arrays.texts([one.trigger.type for one in part]),
             "events": arrays.uuids([None if event is None else event.id.bytes for event in events]),
@@ -95,7 +96,7 @@ def _write_assignments(session: Session, shop_id: UUID, assigned: Sequence[Decis
         _INSERT_ASSIGNMENTS,
         {
             "shop": shop_id,
-            "strategies": arrays.uuids([one.strategy_id.bytes for one in assigned]),
+            "strategies": _few(one.strategy_id for one in assigned),
             "customers": arrays.uuids([one.customer_id.bytes for one in assigned]),
             "held_out": arrays.integers([int(one.held_out) for one in assigned]),
             "propensities": arrays.floats([one.side_propensity for one in assigned]),
@@ -113,7 +114,7 @@ def _write_enrolments(session: Session, shop_id: UUID, entered: Sequence[Sequenc
         _UPSERT_ENROLMENTS,
         {
             "shop": shop_id,
-            "rules": arrays.uuids([one.rule_id.bytes for one in last]),
+            "rules": _few(one.rule_id for one in last),
             "customers": arrays.uuids([one.customer_id.bytes for one in last]),
             "keys": arrays.texts([one.enrolment_key for one in last]),
             "entered": arrays.instants([max(one.decided_at for one in made) for made in entered]),
@@ -123,13 +124,27 @@ def _write_enrolments(session: Session, shop_id: UUID, entered: Sequence[Sequenc
     )
 
 
-def _strategy_and_customer(decision: Decision) -> tuple[bytes, bytes]:
-    return decision.strategy_id.bytes, decision.customer_id.bytes
+def _customer(decision: Decision) -> int:
+    return decision.customer_id.int
+
+
+def _strategy_and_customer(decision: Decision) -> tuple[int, int]:
+    return decision.strategy_id.int, decision.customer_id.int
 
 
 def _entries(decisions: Sequence[Decision]) -> list[list[Decision]]:
     """Entries by rule, customer and key, in that order: one row takes up all of a call."""
-    entered: dict[tuple[bytes, bytes, str], list[Decision]] = {}
+    entered: dict[tuple[int, int, str], list[Decision]] = {}
     for one in decisions:
-        entered.setdefault((one.rule_id.bytes, one.customer_id.bytes, one.enrolment_key), []).append(one)
+        entered.setdefault((one.rule_id.int, one.customer_id.int, one.enrolment_key), []).append(one)
     return [entered[key] for key in sorted(entered)]
+
+
+def _few(ids: Iterable[UUID]) -> Any:
+    """A uuid[] of ids of which there are few: the same objects come again and again."""
+    known: dict[int, bytes] = {}
+    listed = list(ids)
+    for one in listed:
+        if id(one) not in known:
+            known[id(one)] = one.bytes
+    return arrays.uuids([known[id(one)] for one in listed])

@@ -245,7 +245,8 @@ def test_a_coupon_is_worth_its_increment_less_what_it_gives_away():
     reminder, coupon = template("conversion").rules[0].arms
     assert scoring.step_cost(coupon.steps[0], orders, {}).tolist() == [300, 500, 500]
     assert scoring.step_cost(reminder.steps[0], orders, {"costs": {"email": 7}}).tolist() == [7, 7, 7]
-    value = scoring.arm_value(coupon, orders, margin_rate=0.4, settings={})[0]
+    costs = scoring.step_costs(coupon, orders, {})
+    value = scoring.arm_value(coupon, orders, margin_rate=0.4, costs=costs)[0]
     assert value == pytest.approx(0.04 * 3000 * 0.4 - 0.06 * 300 - 1)
     assert scoring.order_value(np.array([np.nan]), {"typical_order_minor": 900}, 2).tolist() == [900]
 
