@@ -41,9 +41,10 @@ def rule(steps: Sequence[Any], **more: Any) -> dict[str, Any]:
 
 
 def strategy(rules: Iterable[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    words = {"en": "Test", "zh": "试"}
     return {
-        "key": "strategy", "name": {"en": "Test", "zh": "试"}, "goal": "conversion", "why": {"en": "To see", "zh": "试"}, "holdout": 0,
-        "caps": [], "rules": list(rules), **more,
+        "key": "strategy", "name": words, "goal": "conversion", "why": words, "holdout": 0, "caps": [],
+        "rules": list(rules), **more,
     }  # fmt: skip
 
 
@@ -64,6 +65,10 @@ class Walks:
     def bring_live(self, definition: dict[str, Any]) -> None:
         with for_shop(self.engine, self.shop.id) as session:
             lifecycle.bring_live(session, self.shop, parse(definition, vocabulary()), at=T0 - DAY, actor="test")
+
+    def change_settings(self, **settings: Any) -> None:
+        with for_shop(self.engine, self.shop.id) as session:
+            self.shop = update_settings(session, self.shop, settings)
 
     def event(self, who: str, type_: str, at: datetime, **properties: Any) -> Event:
         self.told += 1
