@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from api.app import PUBLIC_PATHS, PUBLIC_PREFIXES, create_app
 from operation_agent.access.keys import create_key
@@ -16,6 +17,8 @@ from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.ids import new_id
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import create_shop
+from operation_agent.strategies import lifecycle, records
+from operation_agent.strategies.library import template
 
 pytestmark = pytest.mark.integration
 
@@ -27,6 +30,8 @@ OPERATIONS = [
 ]
 HANDED_OUT = {"/api/session"}  # its answer is a credential: see its docstring
 PROBES = {"/healthz", "/readyz", "/metrics"}
+
+WRITTEN: dict[str, Any] = {**template("conversion").to_dict(), "key": "garbage"}
 
 GOOD: dict[str, Any] = {
     "create_shop": {
@@ -42,6 +47,14 @@ GOOD: dict[str, Any] = {
     },
     "move_clock": {"to": "2027-06-01T00:00:00Z"},
     "start_strategy": {"template": "retention", "holdout": 0.2, "budget": "100.00", "state": "draft"},
+    "validate_strategy": WRITTEN,
+    "save_draft": WRITTEN,
+    "publish_strategy": {"note": "why", "in_flight": "exit", "revision": 1},
+    "roll_back_strategy": {"version": 1, "note": "why"},
+    "ask_approval": {"version": 1},
+    "create_rule": {"strategy": "garbage", "definition": WRITTEN["rules"][0]},
+    "edit_rule": WRITTEN["rules"][0],
+    "switch_rule": {"enabled": False},
     "connect_integration": {
         "base_url": "http://127.0.0.1:9", "config": {"from_email": "a@example.com", "categories": ["x"]},
         "secrets": {"api_key": "k", "webhook_public_key": "p"}, "enabled": True,
@@ -72,7 +85,9 @@ def new_shop(engine) -> dict[str, str]:
     shop = create_shop(engine, slug=f"g-{new_id().hex[-12:]}", name="Garbage", currency="USD", sandbox=True)
     with for_shop(engine, shop.id) as session:
         token, _ = create_key(session, shop.id, "test", ["*"], SYSTEM.now())
-    return {"token": token, "shop": shop.slug}
+        lifecycle.bring_live(session, shop, records.read(WRITTEN), at=SYSTEM.now(), actor="test")
+        rule = session.execute(text("SELECT id FROM rules WHERE shop_id = :shop"), {"shop": shop.id}).scalar_one()
+    return {"token": token, "shop": shop.slug, "strategy": WRITTEN["key"], "rule": str(rule)}
 
 
 NASTY = st.one_of(
@@ -170,7 +185,8 @@ def test_garbage_is_never_our_fault(client, known, method: str, path: str, opera
             if good is not None and data.draw(st.booleans()):
                 content = encoded(spoilt(data.draw, good))
                 target = path.replace("{shop}", known["shop"]).replace("{vendor}", "sendgrid")
-                target = target.replace("{strategy}", "win-back").replace("{action_id}", str(new_id()))
+                target = target.replace("{strategy}", known["strategy"]).replace("{rule}", known["rule"])
+                target = target.replace("{action_id}", str(new_id()))
             else:
                 content = data.draw(st.one_of(body_of(body).map(encoded), st.binary(max_size=60)), label="body")
         answer = client.request(
@@ -197,10 +213,12 @@ def test_another_content_type_is_refused(client, known, content_type):
 def test_what_the_attack_spoils_is_accepted_unspoilt(client, fresh):
     headers = {"Authorization": f"Bearer {fresh['token']}"}
     needs_more = ("resolve_action", "change_strategy", "open_session")
+    needs_more += ("publish_strategy", "roll_back_strategy", "create_rule")  # a draft; another version; another key
     for method, path, operation in OPERATIONS:
         good = GOOD.get(operation["operationId"])
         if good is not None and operation["operationId"] not in needs_more:
             target = path.replace("{shop}", fresh["shop"]).replace("{vendor}", "sendgrid")
+            target = target.replace("{strategy}", fresh["strategy"]).replace("{rule}", fresh["rule"])
             good = {**good, "slug": fresh["shop"] + "x"} if "slug" in good else good
             answer = client.request(method, target, json=good, headers=headers)
             assert answer.status_code in (200, 201), (path, answer.text)
