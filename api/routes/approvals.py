@@ -19,7 +19,11 @@ from api.routes.decisions import Locale, preferred
 from operation_agent.access.principal import Principal
 from operation_agent.actions import approving, sampling
 from operation_agent.approvals import approvals
+from operation_agent.campaigns import records as campaigns
+from operation_agent.decision.explain import explain
 from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.errors import NotFound
+from operation_agent.kit.ids import as_uuid
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 
@@ -71,17 +75,17 @@ class Extent(BaseModel):
 
 
 class Sample(BaseModel):
-    """A decision that led to some of these actions, in words. `decided_at` is shop time."""
+    """A decision that leads to some of this, in words."""
 
-    decision_id: UUID
+    decision_id: UUID | None = Field(description="null: of a campaign that has only been tried so far")
     customer_id: UUID
-    decided_at: datetime
     arm: str | None
     sentences: list[str]
 
 
 class Approval(ApprovalSummary):
     extent: Extent | None = Field(description="null: it has no actions of its own")
+    estimate: dict[str, Any] | None = Field(description="Of a campaign: what trying it found, by strategy")
     locale: Locale
     samples: list[Sample] = Field(description="At most 20; the same ones every time")
 
@@ -146,14 +150,31 @@ def get(
 def _whole(session: Session, shop_id: UUID, approval_id: UUID, locale: Locale) -> Approval:
     found = approvals.find(session, shop_id, approval_id)
     extent = sampling.extent(session, shop_id, found)
+    estimate = _estimate(session, shop_id, found)
+    planned = sampling.samples(session, shop_id, found, locale=locale)
+    tried = estimate.pop("samples", []) if estimate else []
     return Approval(
         **_shown(found),
         extent=Extent(**{name: getattr(extent, name) for name in Extent.model_fields}) if extent else None,
+        estimate=estimate,
         locale=locale,
-        samples=[
-            Sample(**{name: getattr(one, name) for name in Sample.model_fields})
-            for one in sampling.samples(session, shop_id, found, locale=locale)
-        ],
+        samples=[Sample(**{name: getattr(one, name) for name in Sample.model_fields}) for one in planned]
+        or [_tried(one, locale) for one in tried[: sampling.MOST_SAMPLES]],
+    )
+
+
+def _estimate(session: Session, shop_id: UUID, found: approvals.Approval) -> dict[str, Any] | None:
+    campaign_id = as_uuid(found.subject) if found.kind == "campaign" else None
+    try:
+        return dict(campaigns.find(session, shop_id, campaign_id).estimate) if campaign_id else None
+    except NotFound:
+        return None
+
+
+def _tried(sample: dict[str, Any], locale: Locale) -> Sample:
+    receipt = sample["receipt"]
+    return Sample(
+        decision_id=None, customer_id=sample["customer_id"], arm=receipt.get("arm"), sentences=explain(receipt, locale)
     )
 
 

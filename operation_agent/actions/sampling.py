@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,11 +29,10 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One decision behind an approval, explained. `decided_at` is shop time."""
+    """One decision behind an approval, explained."""
 
     decision_id: UUID
     customer_id: UUID
-    decided_at: datetime
     arm: str | None
     sentences: list[str]
 
@@ -56,7 +54,7 @@ WITH chosen AS (
   SELECT decision_id, min(md5(dedupe_key)) AS place FROM actions
   WHERE shop_id = :shop AND {column} = :id AND NOT held_out GROUP BY decision_id ORDER BY place LIMIT :limit
 )
-SELECT d.id, d.customer_id, d.decided_at, d.arm, d.receipt
+SELECT d.id, d.customer_id, d.arm, d.receipt
 FROM chosen c JOIN decisions d ON d.shop_id = :shop AND d.id = c.decision_id ORDER BY c.place
 """
 
@@ -91,7 +89,7 @@ def samples(
         return []
     values = {"shop": shop_id, "id": found[1], "limit": min(limit, MOST_SAMPLES)}
     return [
-        Sample(row.id, row.customer_id, row.decided_at, row.arm, explain(row.receipt, locale))
+        Sample(row.id, row.customer_id, row.arm, explain(row.receipt, locale))
         for row in session.execute(text(_SAMPLES.format(column=found[0])), values)
     ]
 

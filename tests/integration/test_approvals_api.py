@@ -110,6 +110,27 @@ def test_nobody_votes_on_their_own_over_http(client, here):
     assert (shown["extent"], shown["samples"]) == (None, [])
 
 
+def test_a_campaign_shows_what_trying_it_found(client, here):
+    campaign, customer = new_id(), new_id()
+    samples = [{"customer_id": str(customer), "random_key": str(customer), "receipt": RECEIPT}]
+    estimate = {"exact": True, "strategies": {"s": {"candidates": 100_000}}, "samples": samples}
+    here.run(
+        "INSERT INTO campaigns (shop_id, id, kind, rules, as_of, due_at, state, estimate, created_at, created_by)"
+        " VALUES (:shop, :id, 'manual', '[]', :at, :at, 'waiting_approval', CAST(:estimate AS jsonb), :at, 'key:ann')",
+        id=campaign, at=here.start, estimate=orjson.dumps(estimate).decode(),
+    )  # fmt: skip
+    with for_shop(here.engine, here.shop.id) as session:
+        asked = approvals.request(
+            session, here.shop.id, kind="campaign", subject=str(campaign), fingerprint="f", needed=1, why=[],
+            by="key:ann", at=SYSTEM.now(), expires_at=SYSTEM.now() + timedelta(days=1),
+        )  # fmt: skip
+    shown = client.get(f"/api/approvals/{asked.id}", headers=caller(here, "bob")).json()
+    assert shown["estimate"] == {"exact": True, "strategies": {"s": {"candidates": 100_000}}}
+    (sample,) = shown["samples"]
+    assert (sample["decision_id"], sample["customer_id"], sample["arm"]) == (None, str(customer), "a")
+    assert sample["sentences"] and shown["extent"]["actions"] == 0
+
+
 def test_the_inbox_goes_on_where_the_page_before_ended(client, here):
     made = [str(plan(here, 0, rule=f"test/{n}")) for n in range(5)]
     headers, seen, cursor = caller(here, "ann"), [], None
