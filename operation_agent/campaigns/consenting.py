@@ -7,7 +7,7 @@ version of a rule, when the actions are planned (`actions.approving`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -76,9 +76,6 @@ def _authors(session: Session, shop: Shop, rules: Iterable[LiveRule]) -> list[st
 
 _WAITING = text("SELECT id FROM campaigns WHERE shop_id = :shop AND state = 'waiting_approval' ORDER BY due_at, id")
 
-STALE = timedelta(days=30)
-"""How long after its moment a campaign may still begin: what was known then is no reason any more."""
-
 
 def settle(session: Session, shop: Shop, *, at: datetime) -> int:
     """Let approved campaigns run and end those that people refused or nobody answered in time; how many that were."""
@@ -91,10 +88,10 @@ def settle(session: Session, shop: Shop, *, at: datetime) -> int:
         campaign = records.find(session, shop.id, campaign_id, lock=True)
         if campaign.state != "waiting_approval":
             continue
-        if state == "granted" and at + shop.clock_offset - campaign.as_of <= STALE:
+        if state == "granted":
             records.change(session, shop.id, campaign, at=at, state="running", started_at=campaign.started_at or at)
         else:
-            reason = {"rejected": "rejected", "granted": "approved too late"}.get(state, "nobody approved it in time")
+            reason = "rejected" if state == "rejected" else "nobody approved it in time"
             records.change(session, shop.id, campaign, at=at, state="cancelled", reason=reason)
         settled += 1
     if settled:

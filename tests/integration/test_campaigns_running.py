@@ -11,9 +11,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from operation_agent.campaigns import chunks, due, records, steering
+from operation_agent.approvals import approvals
+from operation_agent.campaigns import chunks, consenting, due, records, steering
 from operation_agent.kit.clock import SYSTEM
-from operation_agent.kit.errors import Conflict, NotFound, Rejected
+from operation_agent.kit.errors import Conflict, Denied, NotFound, Rejected
 from operation_agent.kit.ids import digest_id, new_id
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop, load_shop
@@ -427,3 +428,131 @@ def test_what_cannot_be_run_by_hand_is_refused_with_what_to_do(place):
         lifecycle.move(session, place.shop, "a", "paused", at=SYSTEM.now(), actor="op")
     with pytest.raises(Conflict):
         start()
+
+
+# -- the best first ---------------------------------------------------------------------------------------------------
+
+
+def receipts(place: Place) -> list[Any]:
+    return place.run(
+        "SELECT c.random_key, d.verdict, (d.receipt ->> 'score')::float8 AS score, d.receipt FROM decisions d"
+        " JOIN customers c ON c.shop_id = d.shop_id AND c.id = d.customer_id WHERE d.shop_id = :shop"
+    )
+
+
+def line_of(place: Place) -> tuple[list[Any], list[Any]]:
+    """Who was served and who was not, each by value and random key as everybody would stand in one line."""
+    ordered = sorted(receipts(place), key=lambda row: (-row.score, row.random_key.int))
+    return [row for row in ordered if row.verdict in ("act", "holdout")], ordered
+
+
+def test_a_short_budget_serves_the_best_of_the_whole_audience_whatever_chunk_they_are_in(place, small_chunks):
+    place.strategy("a", rule=COUPONS, budget={"limit": "30"})
+    place.people(range(0, 60, 2))
+    place.people(range(1, 60, 2))
+    place.wake(AT - DAY, AT)
+    place.work()
+    served, ordered = line_of(place)
+    assert 5 < len(served) < 55
+    assert served == ordered[: len(served)]
+    assert {row.verdict for row in ordered[len(served) :]} == {"over_budget"}
+    (campaign,) = place.campaigns()
+    (cut,) = campaign.cutoffs.values()
+    assert (cut["served"], cut["claims"]) == (len(served), 60)
+    (money,) = place.run("SELECT limit_minor, reserved_minor FROM budgets WHERE shop_id = :shop")
+    following = ordered[len(served)].receipt["given"]["budget"]["needed"]
+    dearest = max(row.receipt["given"]["budget"]["needed"] for row in served)
+    assert money.reserved_minor <= money.limit_minor < money.reserved_minor + following + dearest
+
+
+def test_a_short_day_serves_the_best_and_a_tie_is_broken_by_random_key(place, small_chunks):
+    place.strategy("a", executions_per_day=9)
+    place.people(range(40))
+    place.run(
+        "UPDATE orders SET total_minor = 2000 WHERE shop_id = :shop AND total_minor < 4500"
+    )  # alike, most of them
+    place.wake(AT - DAY, AT)
+    place.work()
+    served, ordered = line_of(place)
+    assert served == ordered[: len(served)]
+    assert sum(row.verdict == "act" for row in served) == 9
+    assert {row.verdict for row in ordered[len(served) :]} == {"daily_limit"}
+    assert served[-1].score == ordered[len(served)].score
+
+
+def test_with_room_for_all_nothing_is_surveyed(place, small_chunks):
+    place.strategy("a")
+    place.people(range(30))
+    place.wake(AT - DAY, AT)
+    place.work()
+    (campaign,) = place.campaigns()
+    assert (campaign.survey, campaign.estimate, campaign.cutoffs) == (0, {}, {})
+
+
+def test_with_money_enough_who_could_be_meant_is_all_that_is_looked_at(place, small_chunks):
+    place.strategy("a", rule=COUPONS, budget={"limit": "10000"})
+    place.people(range(30))
+    place.wake(AT - DAY, AT)
+    place.work()
+    (campaign,) = place.campaigns()
+    assert (campaign.survey, campaign.cutoffs) == (1, {})
+    (found,) = campaign.estimate["strategies"].values()
+    assert found["candidates"] == len(place.decided()) == 30
+
+
+# -- one yes for all --------------------------------------------------------------------------------------------------
+
+
+def answer(place: Place, campaign_id: UUID, verdict: str, by: str = "user:boss") -> None:
+    with for_shop(place.engine, place.shop_id) as session:
+        asked = approvals.current(session, place.shop_id, "campaign", str(campaign_id))
+        assert asked is not None
+        approvals.vote(session, place.shop_id, asked.id, by=by, verdict=verdict, comment="", at=SYSTEM.now())
+        consenting.settle(session, place.shop, at=SYSTEM.now())
+
+
+def test_one_yes_lets_the_whole_campaign_go_and_nothing_before_it(place, small_chunks):
+    place.strategy("a", approval={"audience_above": 10})
+    place.people(range(30))
+    place.wake(AT - DAY, AT)
+    place.work()
+    (campaign,) = place.campaigns()
+    assert (campaign.state, place.decided(), place.open_ticks()) == ("waiting_approval", [], 0)
+    samples = campaign.estimate["samples"]
+    assert 0 < len(samples) <= 20
+    assert all(one["receipt"]["verdict"] == "act" for one in samples)
+    with for_shop(place.engine, place.shop_id) as session:
+        asked = approvals.current(session, place.shop_id, "campaign", str(campaign.id))
+        assert asked is not None and asked.why[0]["found"] == 30
+        with pytest.raises(Denied):
+            approvals.vote(
+                session, place.shop_id, asked.id, by="test", verdict="approve", comment="", at=SYSTEM.now()
+            )  # who wrote the strategy
+        assert consenting.settle(session, place.shop, at=SYSTEM.now()) == 0
+    answer(place, campaign.id, "approve")
+    place.work()
+    assert place.campaigns()[0].state == "finished"
+    assert len(place.decided()) == 30
+    foreseen = {one["random_key"] for one in samples}
+    assert foreseen <= {str(row[0]) for row in place.decided() if row[3] == "act"}
+
+
+def test_a_no_ends_it(place):
+    place.strategy("a", approval={"audience_above": 10})
+    place.people(range(30))
+    place.wake(AT - DAY, AT)
+    place.work()
+    (campaign,) = place.campaigns()
+    answer(place, campaign.id, "reject")
+    place.work()
+    (campaign,) = place.campaigns()
+    assert (campaign.state, campaign.reason, place.decided()) == ("cancelled", "rejected", [])
+    assert campaign.finished_at is not None
+
+
+def test_a_small_audience_needs_nobody(place):
+    place.strategy("a", approval={"audience_above": 30})
+    place.people(range(30))
+    place.wake(AT - DAY, AT)
+    place.work()
+    assert (place.campaigns()[0].state, len(place.decided())) == ("finished", 30)
