@@ -61,7 +61,7 @@ def resolve(
         known = {**row.result, **result}
         if row.channel == "coupon" and not {"code", "percent", "expires_at"} <= known.keys():
             raise Conflict("say which coupon it became: code, percent and expires_at", where="coupon")
-        sent_at = moment_of(shop, row.due_at, at + shop.clock_offset)
+        sent_at = row.claimed_at or moment_of(shop, row.due_at, at + shop.clock_offset)
         proof = Proof(action_id, None, row.provider_ref, known, sent_at, row.called_at)
         settle_sent(session, shop, row.provider or "person", "found", [proof], at=at)
     else:

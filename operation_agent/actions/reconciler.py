@@ -76,7 +76,7 @@ LEFT JOIN actions x ON x.shop_id = :shop AND x.id = due.id
 LEFT JOIN actions b ON b.shop_id = :shop AND b.id = x.after_action
 WHERE a.shop_id = :shop AND a.id = due.id
 RETURNING a.id, a.customer_id, a.type, a.parameters, a.dedupe_key, a.due_at, a.fence, a.attempt, a.cost_minor,
-  a.maybe_sent, a.lookups, b.result AS before_result
+  a.maybe_sent, a.lookups, a.claimed_at, b.result AS before_result
 """
 
 
@@ -101,7 +101,7 @@ def _doubt(shop: Shop, channel: str, row: Row[Any], person: Person | None, at: d
         parameters=row.parameters,
         person=person,
         address=address_of(CHANNELS[channel], person),
-        moment=moment_of(shop, row.due_at, at + shop.clock_offset),
+        moment=row.claimed_at or moment_of(shop, row.due_at, at + shop.clock_offset),
         coupon=row.before_result or {},
         cost_minor=row.cost_minor,
         maybe_sent=row.maybe_sent,
@@ -219,7 +219,7 @@ def accept_evidence(session: Session, shop: Shop, provider: str, evidence: Seque
         return 0
     rows = session.execute(
         text(
-            "SELECT id, due_at, result FROM actions"
+            "SELECT id, due_at, claimed_at, result FROM actions"
             " WHERE shop_id = :shop AND id = ANY(:ids) AND state IN ('unknown', 'parked') FOR UPDATE"
         ),
         {"shop": shop.id, "ids": [one.action_id for one in evidence]},
@@ -228,6 +228,6 @@ def accept_evidence(session: Session, shop: Shop, provider: str, evidence: Seque
     proofs = []
     for row in rows:
         one = seen[row.id]
-        sent_at = moment_of(shop, row.due_at, one.seen_at)
+        sent_at = row.claimed_at or moment_of(shop, row.due_at, one.seen_at)
         proofs.append(Proof(row.id, None, one.provider_ref, row.result, sent_at, None))
     return settle_sent(session, shop, provider, "found", proofs, at=at)
