@@ -21,7 +21,7 @@ from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import NotFound
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
-from operation_agent.strategies import rule_edits
+from operation_agent.strategies import forms, rule_edits
 
 router = APIRouter(prefix="/api/rules", tags=["strategies"])
 
@@ -113,9 +113,21 @@ def list_rules(
     response_model=list[Rule],
     responses=_MISSING,
 )
-def get_rule(rule: RuleId, caller: Reader, database: Database) -> list[Rule]:
+def get_rule(
+    rule: RuleId,
+    caller: Reader,
+    database: Database,
+    conditions: Annotated[
+        Literal["rules", "querybuilder"],
+        Query(description="`querybuilder`: `if` as react-querybuilder has it; PUT takes it back"),
+    ] = "rules",
+) -> list[Rule]:
     with for_shop(database, caller.shop.id) as session:
-        return _versions(session, caller.shop.id, rule)
+        found = _versions(session, caller.shop.id, rule)
+    if conditions == "querybuilder":
+        for one in found:
+            one.definition["if"] = forms.query(one.definition)
+    return found
 
 
 @router.post(

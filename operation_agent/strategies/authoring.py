@@ -247,7 +247,9 @@ def _switch(
 ) -> versions.RuleChanges:  # fmt: skip
     """The rules, the budget and the strategy's own row follow `after`."""
     moved = versions.switch_rules(session, shop.id, row.id, before, after, at=at, actor=actor)
-    budget_id = funding.fund(session, shop, after, row.budget_id)
+    budget_id = row.budget_id
+    if before is None or before.budget != after.budget:  # else: what somebody set at the budget itself stays
+        budget_id = funding.fund(session, shop, after, row.budget_id)
     _show(session, shop, row.id, after, after.to_dict(), budget_id, at)
     session.execute(
         text(

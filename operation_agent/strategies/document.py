@@ -17,6 +17,7 @@ LARGEST_BYTES = 1024 * 1024
 DEEPEST = 60
 MOST_VALUES = 50_000
 _WIDTH = 110
+_BREAKS = re.compile("[\x85\u2028\u2029\ufeff\r]")
 
 
 def read(source: str | bytes, *, yaml: bool = True, name: str = "") -> Any:
@@ -49,7 +50,8 @@ def write(definition: dict[str, Any]) -> str:
             super().increase_indent(flow, False)  # list items stand below their key, not beside it
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
+        # these break lines for some readers of YAML and not for others: written as escapes they are the same for all
+        style = '"' if _BREAKS.search(value) else "|" if "\n" in value else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)

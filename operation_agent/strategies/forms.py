@@ -1,12 +1,12 @@
 """Reading what people and other programs write as a strategy, and saying everything that is wrong with it at once.
 
-Besides its own form a strategy is read from a plain rule (`rules.plain`: `rule_id`, `conditions`, `actions`).
+Besides its own form a strategy is read from a plain rule (`rules.plain`: `rule_id`, `conditions`, `actions`); and
+wherever it has a condition, from what a visual editor made of it (`rules.querybuilder`: `combinator`, `rules`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -15,14 +15,16 @@ from sqlalchemy.orm import Session
 
 from operation_agent.kit.errors import Rejected
 from operation_agent.segments.vocabulary import MEMBER
-from rules import plain
+from rules import plain, querybuilder
+from rules import rule as rule_form
 from rules import strategy as strategies
 from rules.errors import RuleError
 from rules.fields import Vocabulary
 from rules.strategy import Strategy
+from rules.tree import Node
 
 from .library import messages
-from .vocabulary import of_shop
+from .vocabulary import of_shop, vocabulary
 
 MOST_PROBLEMS = 50
 _SEVERABLE = frozenset({"all", "any", "none", "rules", "arms", "caps"})
@@ -51,7 +53,9 @@ def read(raw: Any, vocabulary: Vocabulary) -> Strategy:
     """A written definition as a Strategy. Raises Rejected (code 'strategy') with the first path at fault in `where`
     and all of them in `errors`."""
     try:
-        return _read_plain(raw, vocabulary) if plain.is_plain(raw) else strategies.parse(raw, vocabulary)
+        if plain.is_plain(raw):
+            return _read_plain(raw, vocabulary)
+        return strategies.parse(_without_queries(raw, "", vocabulary), vocabulary)
     except RuleError as error:
         found = problems(raw, vocabulary)
         errors = [one.to_dict() for one in found]
@@ -79,8 +83,10 @@ def problems(raw: Any, vocabulary: Vocabulary) -> list[Problem]:
         except RuleError as error:
             return [Problem(error.where, error.reason)]
         return []
-    tree = _numbered(deepcopy(raw))
     found: list[Problem] = []
+    tree = _numbered(_without_queries(raw, "", vocabulary, found))
+    if found:
+        return found
     while len(found) < MOST_PROBLEMS:
         try:
             strategies.parse(_plain(tree), vocabulary)
@@ -94,6 +100,42 @@ def problems(raw: Any, vocabulary: Vocabulary) -> list[Problem]:
             if not _sever(tree, path):
                 break
     return found
+
+
+def query(rule: dict[str, Any]) -> dict[str, Any]:
+    """The condition of a stored rule as an editor's query; reading it gives the condition again."""
+    return querybuilder.produce(rule_form.parse(Node(rule), vocabulary()).condition)
+
+
+_CONDITIONS = frozenset({"if", "where"})
+"""The keys whose values are conditions."""
+
+
+def _without_queries(value: Any, path: str, vocabulary: Vocabulary, failed: list[Problem] | None = None) -> Any:
+    """A copy in which each editor's query is a condition. Raises RuleError, or with `failed` puts it there."""
+    if isinstance(value, list):
+        return [_without_queries(one, f"{path}[{n}]", vocabulary, failed) for n, one in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    made = {}
+    for key, child in value.items():
+        here = f"{path}.{key}" if path else f"{key}"
+        if key in _CONDITIONS and isinstance(child, dict) and "combinator" in child:
+            made[key] = _queried(child, here, vocabulary, failed)
+        else:
+            made[key] = _without_queries(child, here, vocabulary, failed)
+    return made
+
+
+def _queried(query: Any, path: str, vocabulary: Vocabulary, failed: list[Problem] | None) -> Any:
+    try:
+        return querybuilder.parse(Node(query), vocabulary).to_dict()
+    except RuleError as error:
+        where = f"{path}.{error.where}" if error.where else path
+        if failed is None:
+            raise RuleError(where, error.reason) from None
+        failed.append(Problem(where, error.reason))
+        return query
 
 
 # -- a tree whose list items know where they stood --------------------------------------------------------------------

@@ -233,6 +233,30 @@ def test_rules_are_added_edited_and_removed_in_the_draft(api):
     assert (last.status_code, last.json()["where"]) == (400, "rules")
 
 
+def test_a_visual_editor_reads_and_writes_conditions(api):
+    query = {
+        "id": "r", "combinator": "and", "rules": [
+            {"id": "a", "field": "customer.orders", "operator": ">=", "value": "2"},
+            {"id": "b", "combinator": "or", "rules": [
+                {"field": "customer.open_cart", "operator": "=", "value": True},
+                {"field": "customer.views_7d", "operator": "between", "value": "1,9"},
+            ]},
+        ],
+    }  # fmt: skip
+    made = definition()
+    made["rules"][0]["if"] = query
+    api.done("POST", "strategies", {"definition": made, "state": "live"})
+    (rule,) = api.done("GET", "rules?state=live")
+    assert rule["definition"]["if"]["all"][0] == {"field": "customer.orders", "op": "gte", "value": 2}
+    (shown,) = api.done("GET", f"rules/{rule['id']}?conditions=querybuilder")
+    assert shown["definition"]["if"]["combinator"] == "and"
+    api.done("PUT", f"rules/{rule['id']}", shown["definition"])
+    assert api.done("GET", "strategies/spring/diff")["changes"] == []
+    query["rules"][1]["rules"][0]["field"] = "customer.nothing"
+    wrong = api("PUT", f"rules/{rule['id']}", {**rule["definition"], "if": query})
+    assert (wrong.status_code, wrong.json()["where"]) == (400, "if.rules[1].rules[0].field")
+
+
 def test_a_budget_is_never_below_what_is_spent(api):
     api.done("POST", "strategies", {"definition": definition(budget={"limit": "100"}), "state": "live"})
     api.query("UPDATE budgets SET spent_minor = 6000, reserved_minor = 1000 WHERE shop_id = :shop RETURNING 1")
