@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -114,24 +114,27 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """When people must say yes. `cost_minor`: above this much for one customer."""
+    """When people must say yes to an action, by the shop's settings or the strategy's definition (`of`). `cost_above`
+    in minor units."""
 
+    of: str
     types: frozenset[str]
-    percent: float | None
-    cost_minor: int | None
+    percent_above: float | None
+    cost_above: int | None
     approvers: int
     expires_in: float
 
-    def why(self, arm: Arm, cost: int) -> Iterator[dict[str, Any]]:
-        """Every reason an arm gives, at what it may cost."""
-        steps = [placed.step for placed in arm.places.values()]
-        for action in sorted({step.action for step in steps} & self.types):
-            yield {"why": "type", "action": action}
-        deepest = max((float(step.parameters.get("percent", 0)) for step in steps), default=0.0)
-        if self.percent is not None and deepest > self.percent:
-            yield {"why": "percent", "percent": deepest, "above": self.percent}
-        if self.cost_minor is not None and cost > self.cost_minor:
-            yield {"why": "cost", "cost_minor": cost, "above_minor": self.cost_minor}
+    def why(self, arm: Arm, costs: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Every reason the actions of an arm give, each at what it may cost: {rule, limit, found, of}."""
+        for placed, cost in zip(arm.places.values(), costs, strict=True):
+            step = placed.step
+            if step.action in self.types:
+                yield {"rule": "types", "limit": sorted(self.types), "found": step.action, "of": self.of}
+            percent = float(step.parameters.get("percent", 0)) if step.action == "coupon" else 0.0
+            if self.percent_above is not None and percent > self.percent_above:
+                yield {"rule": "percent_above", "limit": self.percent_above, "found": percent, "of": self.of}
+            if self.cost_above is not None and cost > self.cost_above:
+                yield {"rule": "cost_above", "limit": self.cost_above, "found": cost, "of": self.of}
 
 
 _kept: OrderedDict[int, tuple[LiveRule, tuple[Any, ...], Demands]] = OrderedDict()
@@ -177,7 +180,7 @@ def demands(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], curre
         stacking=chosen.stacking,
         cooldown=cooldown.total_seconds(),
         seen=tuple(name for name, _ in receipt.fields(live.rule.condition)),
-        approvals=_approvals((limits.approval, shop.approval), settings, currency_digits),
+        approvals=_approvals(limits.approval, shop.approval, settings, currency_digits),
     )
 
 
@@ -191,17 +194,16 @@ def _caps(*several: Sequence[Cap]) -> tuple[Mapping[str, Any], ...]:
 
 
 def _approvals(
-    asked: Sequence[Approval | None], settings: Mapping[str, Any], currency_digits: int
+    own: Approval | None, shop: Approval | None, settings: Mapping[str, Any], currency_digits: int
 ) -> tuple[Needed, ...]:
+    older = (settings.get("approval") or {}).get("above_minor")  # the older way to write a cost, the shop's only
     found = []
-    for one in asked:
+    for of, one in (("shop", shop), ("strategy", own)):
         if one is not None:
-            cost = None if one.cost_above is None else int(one.cost_above * 10**currency_digits)
-            types = frozenset(one.types)
-            found.append(Needed(types, one.percent_above, cost, one.approvers, one.expires_in.total_seconds()))
-    above = (settings.get("approval") or {}).get("above_minor")  # the older way to write a cost
-    if above is not None and found:
-        found[-1] = replace(found[-1], cost_minor=int(above))
+            costs = [int(one.cost_above * 10**currency_digits)] if one.cost_above is not None else []
+            costs += [int(older)] if older is not None and of == "shop" else []
+            spans = one.approvers, one.expires_in.total_seconds()
+            found.append(Needed(of, frozenset(one.types), one.percent_above, min(costs, default=None), *spans))
     return tuple(found)
 
 

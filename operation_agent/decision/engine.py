@@ -340,8 +340,8 @@ class _Host:
         """Of the arm that is done; {why, approvers, expires_in (seconds)}."""
         if drawn is None or drawn.held_out or not self.one.wanted.approvals:
             return None
-        arm, cost = self.one.live.rule.arms[drawn.chosen], self.one.arm_costs[drawn.chosen][position]
-        asked = [(needed, list(needed.why(arm, cost))) for needed in self.one.wanted.approvals]
+        arm, costs = self.one.live.rule.arms[drawn.chosen], self.one.costs[drawn.chosen][position]
+        asked = [(needed, list(needed.why(arm, costs))) for needed in self.one.wanted.approvals]
         given = [(needed, why) for needed, why in asked if why]
         if not given:
             return None

@@ -89,7 +89,7 @@ class _Explanation:
         needed = self.receipt.get("approval")
         if not needed:
             return []
-        why = self.join(self.say(words.APPROVAL_WHY[one["why"]], **one) for one in needed["why"])
+        why = self.join(self.say(words.APPROVAL_WHY[one["rule"]], **one) for one in needed["why"])
         return [self.say(words.APPROVAL, approvers=needed["approvers"], why=why)]
 
     def estimator(self) -> str:

@@ -179,11 +179,11 @@ APPROVAL = {
     "zh": "执行前需 {approvers} 人批准：{why}。",
 }
 APPROVAL_WHY = {
-    "type": {"en": "action {action}", "zh": "动作 {action}"},
-    "percent": {"en": "{percent:g} % off, more than {above:g} %", "zh": "折扣 {percent:g}%，高于 {above:g}%"},
-    "cost": {
-        "en": "may cost {cost_minor}, more than {above_minor} (minor units)",
-        "zh": "可能花费 {cost_minor}，高于 {above_minor}（最小货币单位）",
+    "types": {"en": "action {found}", "zh": "动作 {found}"},
+    "percent_above": {"en": "{found:g} % off, more than {limit:g} %", "zh": "折扣 {found:g}%，高于 {limit:g}%"},
+    "cost_above": {
+        "en": "may cost {found}, more than {limit} (minor units)",
+        "zh": "可能花费 {found}，高于 {limit}（最小货币单位）",
     },
 }
 ESTIMATOR = {
