@@ -50,7 +50,7 @@ def compute(
 
     Counts, sums and numbers of different values are 0 where nothing happened; `days_since_*` is NaN there.
     """
-    counted = {name: one for name, one in histories.items() if _is_counted(one)}
+    counted = {name: one for name, one in histories.items() if is_counted(one)}
     read = {name: one for name, one in histories.items() if name not in counted}
     found = _count(session, shop_id, targets, counted) if counted and targets else {}
     if read and targets:
@@ -68,7 +68,7 @@ def compute_all(
 
     One pass over everybody's timeline, which is what to do for most of a shop; for a few customers `compute` is.
     """
-    counted = {name: one for name, one in histories.items() if _is_counted(one)}
+    counted = {name: one for name, one in histories.items() if is_counted(one)}
     found = _count_all(session, shop_id, as_of, counted, customer_ids) if counted else {}
     read = {name: one for name, one in histories.items() if name not in counted}
     if read:
@@ -79,8 +79,8 @@ def compute_all(
 # -- counted by the database --------------------------------------------------------------------------------------
 
 
-def _is_counted(history: History) -> bool:
-    """Whether `timeline` alone answers it."""
+def is_counted(history: History) -> bool:
+    """Whether `timeline` alone answers it, without a look at the events' other properties."""
     if history.where is not None or history.name is not None:
         return False
     if history.measure == "sum":

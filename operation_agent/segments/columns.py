@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from operation_agent.customers import event_history
+from operation_agent.customers import event_history, wire
 from operation_agent.customers.wire import Instants
 from operation_agent.events.columns import objects
 from operation_agent.kit.ids import uniform
 from operation_agent.store.shops import Shop
+from rules.columns import Labels
 from rules.condition import History
 from rules.evaluate import AT, CompiledCondition
 
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, Any]
 Floats = NDArray[np.float64]
 Clusters = Sequence[Mapping[str, Any] | None]
 
@@ -83,8 +84,8 @@ class Wanted:
 
 
 class Rows:
-    """Some customers at moments: row i is `ids[i]`, with `keys[i]` for draws, at `moments[i]` (shop time; microseconds
-    since 1970)."""
+    """Some customers at moments: row i is `ids[i]` (which is `customers[who[i]]`), with `keys[i]` for draws, at
+    `moments[i]` (shop time; microseconds since 1970). `places`: the rows of each customer."""
 
     def __init__(self, ids: Sequence[UUID], keys: Sequence[UUID], times: Sequence[datetime]):
         self.ids: list[UUID] = list(ids)
@@ -95,6 +96,8 @@ class Rows:
         self.places: dict[UUID, list[int]] = {}
         for row, customer_id in enumerate(self.ids):
             self.places.setdefault(customer_id, []).append(row)
+        numbers = {customer_id: number for number, customer_id in enumerate(self.customers)}
+        self.who = np.fromiter((numbers[one] for one in self.ids), np.int64, len(self.ids))
 
     @classmethod
     def of(cls, table: Table) -> Rows:
@@ -116,11 +119,11 @@ class Rows:
 
 def load(
     session: Session, shop: Shop, rows: Rows, features: Mapping[str, NDArray[Any]], clusters: Clusters | None,
-    wanted: Wanted,
+    wanted: Wanted, *, counted: Mapping[str, NDArray[Any]] | None = None,
 ) -> Columns:  # fmt: skip
     """The `wanted` columns of `rows`, and AT. What a family does not know is missing; `event.*` and what was before the
     trigger are not here. `features` (as FeatureTable.columns) and `clusters` (as membership gives them) begin with
-    these rows and may have more."""
+    these rows and may have more. `counted`: histories of these rows that are known already."""
     columns: Columns = {AT: rows.moments / 1e6}
     for name in wanted.now("customer"):
         if name in features:
@@ -134,9 +137,11 @@ def load(
             columns[f"{family}.{name}{SINCE}"] = span.since(rows.moments)
     for name in wanted.now("random"):
         columns[f"random.{name}"] = _random(shop, rows.keys, name)
-    if wanted.histories:
+    columns |= counted or {}
+    histories = {name: one for name, one in wanted.histories.items() if name not in columns}
+    if histories:
         targets = list(zip(rows.ids, rows.times, strict=True))
-        columns |= event_history.compute(session, shop.id, targets, wanted.histories)
+        columns |= event_history.compute(session, shop.id, targets, histories)
     return columns
 
 
@@ -232,40 +237,59 @@ def consent_key(name: str) -> tuple[str, str]:
     return channel, topic or "marketing"
 
 
-_CONSENTS = text("""
-SELECT customer_id, channel || '.' || topic AS key, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at
-FROM consents WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
-  AND channel || '.' || topic = ANY(:keys)
-""")
+_CONSENTS = """
+SELECT c.customer_id, (array_position(%(keys)s::text[], c.channel || '.' || c.topic) - 1)::int4 AS place,
+       (c.state = 'subscribed')::int4 AS code, c.changed_at
+FROM consents c WHERE c.shop_id = %(shop)s AND c.customer_id = ANY(%(customers)s::uuid[])
+  AND c.channel || '.' || c.topic = ANY(%(keys)s::text[])
+"""
+_CONSENT_ROW = wire.row_type({"customer_id": "uuid", "place": "int4", "code": "int4", "changed_at": "timestamptz"})
+_STATES = ("unsubscribed", "subscribed")
 
 # the newest comes last, and stands
 _CONSENT_CHANGES = text("""
-SELECT customer_id, channel || '.' || topic AS key, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at
+SELECT customer_id, state, (extract(epoch FROM changed_at) * 1000000)::int8 AS at
 FROM consent_changes WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
-  AND channel || '.' || topic = ANY(:keys)
+  AND channel || '.' || topic = :key
 ORDER BY changed_at, state = 'unsubscribed', event_id
 """)
 
 
 def consents(session: Session, shop_id: UUID, rows: Rows, names: Sequence[str], *, before: bool = False) -> Columns:
-    """What each row's customer had said by its moment; with `before`, right before it. None: nothing yet."""
-    keys = {".".join(consent_key(name)): rows.nothing() for name in names}
-    if not keys:
+    """What each row's customer had said by its moment; with `before`, right before it. Missing: nothing yet."""
+    if not names:
         return {}
-    values = {**_values(shop_id, rows), "keys": list(keys)}
-    was_changed_later: set[UUID] = set()
-    for said in session.execute(_CONSENTS, values):
+    keys = [".".join(consent_key(name)) for name in names]
+    found = wire.copy_out(session, _CONSENTS, {**_values(shop_id, rows), "keys": keys}, _CONSENT_ROW)
+    _, places = wire.places(found["customer_id"], rows.customers)
+    columns: Columns = {}
+    # before a moment is at least a microsecond earlier: that is how finely times are kept
+    moments = rows.moments - 1 if before else rows.moments
+    for number, name in enumerate(names):
+        own = found["place"] == number
+        codes, said_at = np.full(len(rows.customers), -1, np.int8), np.full(len(rows.customers), np.nan)
+        codes[places[own]] = found["code"][own]
+        said_at[places[own]] = wire.Instants.of_wire(found["changed_at"][own]).raw
+        by_row = codes[rows.who]
+        is_later = said_at[rows.who] > moments
+        by_row[is_later] = -1
+        if is_later.any():
+            later = [rows.customers[one] for one in np.unique(rows.who[is_later]).tolist()]
+            _say_earlier(session, shop_id, rows, later, keys[number], moments, by_row)
+        columns[f"consent.{name}"] = Labels(by_row, _STATES)
+    return columns
+
+
+def _say_earlier(
+    session: Session, shop_id: UUID, rows: Rows, customers: Sequence[UUID], key: str, moments: Floats,
+    codes: NDArray[np.int8],
+) -> None:  # fmt: skip
+    """What those had said by then who have said something else since."""
+    values = {"shop": shop_id, "customers": list(customers), "key": key}
+    for said in session.execute(_CONSENT_CHANGES, values):
         for row in rows.places[said.customer_id]:
-            if said.at < rows.moments[row] or (said.at == rows.moments[row] and not before):
-                keys[said.key][row] = said.state
-            else:
-                was_changed_later.add(said.customer_id)
-    if was_changed_later:
-        for said in session.execute(_CONSENT_CHANGES, {**values, "customers": list(was_changed_later)}):
-            for row in rows.places[said.customer_id]:
-                if said.at < rows.moments[row] or (said.at == rows.moments[row] and not before):
-                    keys[said.key][row] = said.state
-    return {f"consent.{name}": keys[".".join(consent_key(name))] for name in names}
+            if said.at <= moments[row]:
+                codes[row] = _STATES.index(said.state)
 
 
 # -- segments and strategies --------------------------------------------------------------------------------------

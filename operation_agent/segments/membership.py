@@ -8,7 +8,7 @@ moved yet is named again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,15 +20,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from operation_agent.clustering import membership as clusters_of
-from operation_agent.customers import features, wire
+from operation_agent.customers import event_history, features, wire
 from operation_agent.customers.features import FeatureTable
-from operation_agent.customers.groups import Moved
+from operation_agent.customers.groups import Moved, Way
 from operation_agent.store.shops import Shop
 from rules.columns import Batch
 
 from . import columns as people
 from .active import Segment, segments
-from .columns import SINCE, Clusters, Columns, Rows, Wanted
+from .columns import SINCE, Clusters, Columns, Rows, Spans, Wanted
 from .definition import PREFIX
 
 PART = 25_000
@@ -50,15 +50,15 @@ def update(session: Session, shop: Shop, table: FeatureTable, clusters: Clusters
         return []
     rows = Rows.of(table)
     columns = _columns(session, shop, rows, table, clusters, listed)
-    stored = _stored(session, shop.id, rows.customers)
-    order = _in_time(rows, stored)
+    stored = _stored(session, shop.id, rows.customers, listed)
+    fresh = _fresh(rows, stored)
     batch = Batch(columns, len(table))  # looks a column up when it is first asked for: after it was told below
     moved: list[Moved] = []
     written: dict[tuple[UUID, UUID], tuple[Span, float]] = {}
     for segment in listed:
         matched = segment.condition.evaluate(batch, len(table)).matched
-        walk = _walk(segment, rows, matched, order, stored)
-        columns[PREFIX + segment.key], columns[PREFIX + segment.key + SINCE] = walk.inside, walk.since / 1e6
+        walk = _walk(segment, rows, matched, fresh, stored)
+        columns[PREFIX + segment.key], columns[PREFIX + segment.key + SINCE] = walk.inside, walk.since
         written |= walk.written
         if segment.is_told:
             moved += [_moved(table, segment, row, way) for row, way in walk.moves]
@@ -67,10 +67,11 @@ def update(session: Session, shop: Shop, table: FeatureTable, clusters: Clusters
 
 
 def evaluate(
-    session: Session, shop: Shop, table: FeatureTable, clusters: Clusters, listed: Sequence[Segment]
-) -> dict[str, NDArray[np.bool_]]:
+    session: Session, shop: Shop, table: FeatureTable, clusters: Clusters, listed: Sequence[Segment],
+    counted: Mapping[str, NDArray[Any]],
+) -> dict[str, NDArray[np.bool_]]:  # fmt: skip
     """Who of `table` meets each of `listed` (each after those it refers to), by key; nothing is written."""
-    columns = _columns(session, shop, Rows.of(table), table, clusters, listed)
+    columns = _columns(session, shop, Rows.of(table), table, clusters, listed, counted)
     batch = Batch(columns, len(table))
     found = {}
     for segment in listed:
@@ -80,12 +81,13 @@ def evaluate(
 
 
 def _columns(
-    session: Session, shop: Shop, rows: Rows, table: FeatureTable, clusters: Clusters, listed: Sequence[Segment]
-) -> Columns:
+    session: Session, shop: Shop, rows: Rows, table: FeatureTable, clusters: Clusters, listed: Sequence[Segment],
+    counted: Mapping[str, NDArray[Any]] | None = None,
+) -> Columns:  # fmt: skip
     """Everything the segments look at but those among them, which are told as they are evaluated."""
     wanted = Wanted.of(one.condition for one in listed)
     # since when somebody has been in a segment is as stored, unless it changes now
-    return people.load(session, shop, rows, table.columns, clusters, wanted)
+    return people.load(session, shop, rows, table.columns, clusters, wanted, counted=counted)
 
 
 # -- from what is stored to what is true now ------------------------------------------------------------------------
@@ -93,45 +95,60 @@ def _columns(
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """`spans`: (customer, segment) -> span. Of each customer: `moved`, by how new facts it moved last; `seen`, when it
-    was seen last."""
+    """By customer, in microseconds: when it was last in each segment, NaN for never; `moved`, by how new facts it moved
+    last; `seen`, when it was seen last."""
 
-    spans: dict[tuple[UUID, UUID], Span]
-    moved: dict[UUID, int]
-    seen: dict[UUID, int]
+    spans: dict[UUID, Spans]
+    moved: NDArray[np.float64]
+    seen: NDArray[np.float64]
 
 
-_STORED = text("""
-SELECT customer_id, segment_id, (extract(epoch FROM since) * 1000000)::int8 AS since,
-       (extract(epoch FROM left_at) * 1000000)::int8 AS left_at, (extract(epoch FROM as_of) * 1000000)::int8 AS as_of
-FROM segment_members WHERE shop_id = :shop AND customer_id = ANY(CAST(:customers AS uuid[]))
+_STORED = """
+SELECT m.customer_id, (array_position(%(segments)s::uuid[], m.segment_id) - 1)::int4 AS place, m.since,
+       COALESCE(m.left_at, 'infinity') AS left_at, m.as_of
+FROM segment_members m
+WHERE m.shop_id = %(shop)s AND m.customer_id = ANY(%(customers)s::uuid[]) AND m.segment_id = ANY(%(segments)s::uuid[])
 UNION ALL
-SELECT id, NULL, NULL, NULL, (extract(epoch FROM last_seen_at) * 1000000)::int8
-FROM customers WHERE shop_id = :shop AND id = ANY(CAST(:customers AS uuid[]))
-""")
+SELECT c.id, -1, 'infinity', 'infinity', c.last_seen_at FROM customers c
+WHERE c.shop_id = %(shop)s AND c.id = ANY(%(customers)s::uuid[])
+"""
+_STORED_ROW = wire.row_type(
+    {"customer_id": "uuid", "place": "int4", "since": "timestamptz", "left_at": "timestamptz", "as_of": "timestamptz"}
+)
+_INFINITY = np.iinfo(np.int64).max
 
 
-def _stored(session: Session, shop_id: UUID, customer_ids: Sequence[UUID]) -> _Stored:
-    found = _Stored({}, {}, {})
-    for row in session.execute(_STORED, {"shop": shop_id, "customers": list(customer_ids)}):
-        if row.segment_id is None:
-            found.seen[row.customer_id] = row.as_of
-        else:
-            found.moved[row.customer_id] = max(found.moved.get(row.customer_id, row.as_of), row.as_of)
-            found.spans[row.customer_id, row.segment_id] = (row.since, row.left_at)
-    return found
+def _stored(session: Session, shop_id: UUID, customer_ids: Sequence[UUID], listed: Sequence[Segment]) -> _Stored:
+    values = {"shop": shop_id, "customers": list(customer_ids), "segments": [one.id for one in listed]}
+    found = wire.copy_out(session, _STORED, values, _STORED_ROW)
+    _, places = wire.places(found["customer_id"], customer_ids)
+    n = len(customer_ids)
+    moved, seen = np.full(n, -np.inf), np.full(n, -np.inf)
+    is_span = found["place"] >= 0
+    as_of = _microseconds(found["as_of"])
+    seen[places[~is_span]] = as_of[~is_span]
+    np.maximum.at(moved, places[is_span], as_of[is_span])
+    spans = {}
+    for number, segment in enumerate(listed):
+        own = found["place"] == number
+        spans[segment.id] = Spans(np.full(n, np.nan), np.full(n, np.nan))
+        spans[segment.id].entered[places[own]] = _microseconds(found["since"][own])
+        spans[segment.id].left[places[own]] = _microseconds(found["left_at"][own])
+    return _Stored(spans, moved, seen)
 
 
-def _in_time(rows: Rows, stored: _Stored) -> list[int]:
-    """The rows that may move their customer, oldest first: none of a customer whose newest facts are not among them,
-    and none older than those it moved by."""
-    found = []
-    for customer_id, places in rows.places.items():
-        newest = max(rows.moments[row] for row in places)
-        if newest >= stored.seen.get(customer_id, -np.inf):
-            least = stored.moved.get(customer_id, -np.inf)
-            found += [row for row in places if rows.moments[row] >= least]
-    return sorted(found, key=lambda row: rows.moments[row])
+def _microseconds(raw: NDArray[Any]) -> NDArray[np.float64]:
+    """NaN for an infinite instant."""
+    return np.where(raw == _INFINITY, np.nan, wire.Instants.of_wire(raw).raw.astype(np.float64))
+
+
+def _fresh(rows: Rows, stored: _Stored) -> NDArray[np.bool_]:
+    """The rows that may move their customer: none of a customer whose newest facts are not among them, and none older
+    than those it moved by."""
+    newest = np.full(len(rows.customers), -np.inf)
+    np.maximum.at(newest, rows.who, rows.moments)
+    fresh: NDArray[np.bool_] = (newest >= stored.seen)[rows.who] & (rows.moments >= stored.moved[rows.who])
+    return fresh
 
 
 @dataclass(slots=True)
@@ -141,40 +158,44 @@ class _Walk:
 
     inside: NDArray[np.float64]
     since: NDArray[np.float64]
-    moves: list[tuple[int, Any]]
+    moves: list[tuple[int, Way]]
     written: dict[tuple[UUID, UUID], tuple[Span, float]]
 
 
 def _walk(
-    segment: Segment, rows: Rows, matched: NDArray[np.bool_], order: Sequence[int], stored: _Stored
+    segment: Segment, rows: Rows, matched: NDArray[np.bool_], fresh: NDArray[np.bool_], stored: _Stored
 ) -> _Walk:  # fmt: skip
-    walk = _Walk(np.zeros(len(rows)), rows.blank(), [], {})
-    spans = {one: stored.spans[one, segment.id] for one in rows.customers if (one, segment.id) in stored.spans}
-    for row, customer_id in enumerate(rows.ids):
-        _see(walk, row, spans.get(customer_id), rows.moments[row])
-    for row in order:
-        customer_id, at = rows.ids[row], float(rows.moments[row])
-        span = spans.get(customer_id)
-        is_in = span is not None and span[1] is None
-        if bool(matched[row]) != is_in:
-            entered = at if span is None or not is_in else span[0]
-            spans[customer_id] = span = (entered, at if is_in else None)
-            walk.moves.append((row, "left" if is_in else "entered"))
-            walk.written[customer_id, segment.id] = (span, at)
-        _see(walk, row, span, at)
+    spans = stored.spans[segment.id]
+    here = Spans(spans.entered[rows.who], spans.left[rows.who])
+    walk = _Walk(here.at(rows.moments), here.since(rows.moments), [], {})
+    is_in = ~np.isnan(here.entered) & np.isnan(here.left)
+    # where no row says otherwise than what is written, nobody moves, however many rows a customer has
+    for place in dict.fromkeys(rows.who[fresh & (matched != is_in)].tolist()):
+        gone = float(spans.left[place])
+        entered = float(spans.entered[place])
+        span = None if np.isnan(entered) else (entered, None if np.isnan(gone) else gone)
+        _move(walk, segment, rows, matched, fresh, rows.customers[place], span)
     return walk
 
 
-def _see(walk: _Walk, row: int, span: Span | None, at: float) -> None:
-    if span is None:
-        return
-    entered, gone = span
-    is_gone = gone is not None and gone <= at
-    walk.inside[row] = float(entered <= at and not is_gone)
-    walk.since[row] = gone if is_gone else entered if entered <= at else np.nan
+def _move(
+    walk: _Walk, segment: Segment, rows: Rows, matched: NDArray[np.bool_], fresh: NDArray[np.bool_], customer_id: UUID,
+    span: Span | None,
+) -> None:  # fmt: skip
+    """Take one customer through its rows, in the order of time."""
+    for row in sorted(rows.places[customer_id], key=rows.moments.__getitem__):
+        if not fresh[row]:
+            continue
+        at, is_in = float(rows.moments[row]), span is not None and span[1] is None
+        if bool(matched[row]) != is_in:
+            span = (span[0], at) if span is not None and is_in else (at, None)
+            walk.moves.append((row, "left" if is_in else "entered"))
+            walk.written[customer_id, segment.id] = (span, at)
+        if span is not None:
+            walk.inside[row], walk.since[row] = float(span[1] is None), (span[0] if span[1] is None else span[1]) / 1e6
 
 
-def _moved(table: FeatureTable, segment: Segment, row: int, way: Any) -> Moved:
+def _moved(table: FeatureTable, segment: Segment, row: int, way: Way) -> Moved:
     return Moved(table.customer_ids[row], table.random_keys[row], PREFIX + segment.key, way, table.as_of[row], row)
 
 
@@ -228,11 +249,15 @@ def screen(session: Session, shop: Shop, as_of: datetime) -> list[UUID]:
         return []
     everyone = features.compute_all(session, shop.id, as_of)
     members = _members(session, shop.id, listed, everyone)
+    asked = Wanted.of(one.condition for one in listed).histories
+    counted = {name: one for name, one in asked.items() if event_history.is_counted(one)}
+    numbers = event_history.compute_all(session, shop.id, as_of, counted, everyone.customer_ids)
     found: list[UUID] = []
     for start in range(0, len(everyone), PART):
         table = everyone.part(start, start + PART)
         clusters = clusters_of.assign(session, shop.id, table).clusters
-        held = evaluate(session, shop, table, clusters, listed)
+        known = {name: column[start : start + PART] for name, column in numbers.items()}
+        held = evaluate(session, shop, table, clusters, listed, known)
         differs = np.zeros(len(table), np.bool_)
         for place, segment in enumerate(listed):
             differs |= held[segment.key] != members[place, start : start + PART]
