@@ -114,7 +114,9 @@ class Audience(BaseModel):
 class NewCampaign(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    strategy: Text = Field(max_length=63, description="A live strategy's id or key", examples=["win-back"])
+    strategy: Text = Field(
+        min_length=1, max_length=63, description="A live strategy's id or key", examples=["win-back"]
+    )
     audience: Audience = Field(default_factory=Audience)
     as_of: Instant | None = Field(None, description="Shop time as of which everybody is looked at; null: now")
 

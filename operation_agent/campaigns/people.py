@@ -49,7 +49,7 @@ def of_chunk(session: Session, shop: Shop, campaign: Campaign, chunk: Chunk) -> 
         for customer_id, random_key, rules in zip(table.customer_ids, table.random_keys, asked, strict=True)
     ]
     found = People(triggers, table, membership.assign(session, shop.id, table).clusters)
-    condition = audience.read(campaign.audience)
+    condition = audience.read(session, shop.id, campaign.audience)
     return found if condition is None else _meeting(session, shop, compile(condition), found)
 
 

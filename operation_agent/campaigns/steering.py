@@ -35,7 +35,7 @@ def start(
 
     `at` is system time. Raises NotFound, Conflict when the strategy is not live, Rejected with what to change.
     """
-    audiences.read(audience)
+    audiences.read(session, shop.id, audience)
     now = at + shop.clock_offset
     if as_of is not None and as_of > now:
         raise Rejected("a campaign looks at what is known: as_of may not lie ahead of the shop's clock", where="as_of")
