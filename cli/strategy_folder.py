@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import AsJson, show_json
 from cli.strategies import ACTOR, Exit, Note, ShopName, in_shop, written
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from operation_agent.store.shops import Shop
+    from operation_agent.strategies.folder import Planned
 
 
 def export(
@@ -54,7 +60,7 @@ def apply(
     with engine() as database:
         found = find_shop(database, shop)
         with for_shop(database, found.id) as session:
-            planned = folders.plan(session, found, files, prune=prune)
+            planned = _planned(session, found, files, prune=prune)
         todo = [one for one in planned if one.step not in ("unchanged", "left")]
         if not as_json:
             _show_plan(planned)
@@ -84,6 +90,19 @@ def apply(
         )
     elif todo and not dry_run:
         print(f"applied {len(todo)} changes" + ("; they are drafts" if drafts else ""))
+
+
+def _planned(session: Session, shop: Shop, files: dict[str, bytes], *, prune: bool) -> list[Planned]:
+    """The plan; when files do not read, everything that is wrong goes to standard error first."""
+    from operation_agent.kit.errors import Rejected
+    from operation_agent.strategies import folder
+
+    try:
+        return folder.plan(session, shop, files, prune=prune)
+    except Rejected as error:
+        for one in error.extra.get("errors", [])[1:]:
+            typer.echo(f"{one['where']}: {one['reason']}", err=True)
+        raise
 
 
 def _show_plan(planned: Any) -> None:

@@ -20,6 +20,7 @@ from api.idempotency import Idempotent
 from api.routes.rules import Rule, rules_of
 from operation_agent.access.principal import Principal
 from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.errors import Rejected
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 from operation_agent.strategies import authoring, document, forms, library, lifecycle, records, signoff
@@ -184,11 +185,11 @@ def validate_strategy(body: Written, caller: Reader, database: Database, once: I
 def _validated(session: Session, shop_id: UUID, body: Any) -> Validation:
     key = body.get("key") if isinstance(body, dict) else None
     words = forms.vocabulary_for(session, shop_id, [key] if isinstance(key, str) else [])
-    found = forms.problems(body, words)
-    if found:
-        errors = [Fault(**one.to_dict()) for one in found]
+    try:
+        strategy = forms.read(body, words)
+    except Rejected as error:
+        errors = [Fault(**one) for one in error.extra["errors"]]
         return Validation(valid=False, errors=errors, definition=None, changes=[], approval=[])
-    strategy = forms.read(body, words)
     before = authoring.live_strategy(session, shop_id, strategy.key)
     needed = signoff.needs(session, load_shop(session, shop_id), before, strategy)
     return Validation(

@@ -13,7 +13,8 @@ from typing import Any
 
 from operation_agent.kit.errors import Rejected
 
-LARGEST_BYTES = 1024 * 1024
+LARGEST_BYTES = 256 * 1024
+"""A hundred rules with their messages; reading so much takes most of a second."""
 DEEPEST = 60
 MOST_VALUES = 50_000
 _WIDTH = 110

@@ -6,7 +6,7 @@ wherever it has a condition, from what a visual editor made of it (`rules.queryb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -75,19 +75,46 @@ def read_of_shop(session: Session, shop_id: UUID, raw: Any) -> Strategy:
 
 
 def problems(raw: Any, vocabulary: Vocabulary) -> list[Problem]:
-    """Everything that is wrong, up to MOST_PROBLEMS: after each error the item it is in is left out, where that can
-    make nothing else wrong, and the rest is read again."""
+    """Everything that is wrong, up to MOST_PROBLEMS. Each rule is read by itself, and what is around them too; after
+    an error the item it is in is left out, where that can make nothing else wrong, and the rest is read again."""
     if plain.is_plain(raw):
-        try:
-            _read_plain(raw, vocabulary)
-        except RuleError as error:
-            return [Problem(error.where, error.reason)]
-        return []
+        return _first(lambda: _read_plain(raw, vocabulary))
     found: list[Problem] = []
-    tree = _numbered(_without_queries(raw, "", vocabulary, found))
+    written = _without_queries(raw, "", vocabulary, found)
     if found:
         return found
-    while len(found) < MOST_PROBLEMS:
+    rules = written.get("rules") if isinstance(written, dict) else None
+    if not isinstance(rules, list) or not rules:
+        return _rounds(written, vocabulary)
+    for number, rule in enumerate(rules):
+        wrong = _rounds({**_FRAME, "rules": [rule]}, vocabulary, MOST_PROBLEMS - len(found))
+        found += [replace(one, where=f"rules[{number}]{one.where.removeprefix('rules[0]')}") for one in wrong]
+        if len(found) >= MOST_PROBLEMS:
+            return found
+    found += _rounds({**written, "rules": [_RULE]}, vocabulary, MOST_PROBLEMS - len(found))
+    return found or _first(lambda: strategies.parse(written, vocabulary))  # what rules are to each other
+
+
+_FRAME = {"key": "frame", "name": {"en": "-", "zh": "-"}, "goal": "conversion", "why": {"en": "-", "zh": "-"}}
+_RULE = {
+    "key": "frame", "when": {"schedule": "0 9 * * *"}, "if": {"field": "customer.orders", "op": "exists"},
+    "then": {"arms": [{"key": "none", "steps": []}]},
+}  # fmt: skip
+"""A strategy without rules, and a rule, in which nothing is wrong: what the other is read with."""
+
+
+def _first(read_it: Callable[[], object]) -> list[Problem]:
+    try:
+        read_it()
+    except RuleError as error:
+        return [Problem(error.where, error.reason)]
+    return []
+
+
+def _rounds(written: Any, vocabulary: Vocabulary, most: int = MOST_PROBLEMS) -> list[Problem]:
+    tree = _numbered(written)
+    found: list[Problem] = []
+    while len(found) < most:
         try:
             strategies.parse(_plain(tree), vocabulary)
             break

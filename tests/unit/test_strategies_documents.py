@@ -21,7 +21,8 @@ TEXTS = st.one_of(
     st.sampled_from(
         ["on", "yes", "null", "~", "", " ", "21:00", "1:30:00", "0x10", "0o7", "010", "1_000", "1e3", ".5",
          "2026-01-01", "=", "<<", "- a", "a: b", "# x", "&a", "*a", "!!str x", "|", ">", "\t", "a\nb\n", "\n",
-         " a\n  b", "a \n", "😀", "\u2028", "\u0085", "\x7f", "\ufeff", "'", '"', "%", "@", "`", "{}", "[]", "true", "NaN", ".inf"]
+         " a\n  b", "a \n", "😀", "\u2028", "\u0085", "\x7f", "\ufeff",
+         "'", '"', "%", "@", "`", "{}", "[]", "true", "NaN", ".inf"]
     ),
 )  # fmt: skip
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
