@@ -47,7 +47,7 @@ class _Explanation:
             *self.guardrails(),
             *self.side(),
             *self.approval(),
-            self.say(words.ARMS, arms=self.join(self.arm(one) for one in receipt.get("arms", ()))),
+            *self.arms(),
             self.estimator(),
             *self.may_skip(),
             *self.alternatives(),
@@ -128,6 +128,10 @@ class _Explanation:
         drawn = {"first": first["draw"], "first_share": first["share"]}
         drawn |= {"second": second["draw"], "second_share": second["share"]}
         return [self.say(words.SIDE_DRAWN, **drawn, side=name), propensity]
+
+    def arms(self) -> list[str]:
+        arms = self.receipt.get("arms", ())
+        return [self.say(words.ARMS, arms=self.join(self.arm(one) for one in arms))] if arms else []
 
     def arm(self, arm: Mapping[str, Any]) -> str:
         score = self.say(words.MARKS[None]) if arm["score"] is None else arm["score"]

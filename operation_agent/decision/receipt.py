@@ -116,7 +116,7 @@ def shares_of(policy: str, rule: Rule) -> tuple[float, ...]:
 
 def expanded(receipt: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
     """A receipt with all that its rule version says, as form 1 had it: `seen` as `told`, `arms`, every guardrail's
-    verdict (true: it lets pass), the draws with their shares and salts. Without its rule, as it is kept."""
+    verdict (true: it lets pass), the draws with their shares and salts. Without its rule, as far as that goes."""
     if receipt["v"] == 1:
         return dict(receipt)
     found = {**receipt, "guardrails": {name: receipt.get("stopped", {}).get(name, True) for name in STOPS_AS}}
@@ -129,8 +129,8 @@ def expanded(receipt: Mapping[str, Any], rule: Rule | None) -> dict[str, Any]:
             {"key": arm.key, "share": share, "score": value}
             for arm, share, value in zip(rule.arms, shares, receipt["values"], strict=True)
         ]
-        if "side" in receipt:
-            found |= _drawn(receipt, rule)
+    if "side" in receipt:
+        found |= _drawn(receipt)
     return found
 
 
@@ -139,20 +139,21 @@ def seconds(receipt: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(receipt["cause"]["at"]).timestamp()
 
 
-def salts(receipt: Mapping[str, Any], rule: Rule) -> tuple[tuple[str, ...], ...]:
+def salts(receipt: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """Of the three draws: the shop's holdout, the strategy's, the arm."""
     strategy, who = receipt["strategy"], receipt["who"]
+    rule = receipt["rule"]["key"].removeprefix(f"{strategy}/")
     return (
         assignment.global_salt(who),
         assignment.holdout_salt(strategy, who),
-        assignment.arm_salt(strategy, rule.key, who),
+        assignment.arm_salt(strategy, rule, who),
     )
 
 
-def _drawn(receipt: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+def _drawn(receipt: Mapping[str, Any]) -> dict[str, Any]:
     held_out, propensity, kept = receipt["side"]
     side: dict[str, Any] = {"held_out": held_out, "propensity": propensity, "kept": kept}
-    *of_side, of_arm = zip(receipt["draws"], salts(receipt, rule), strict=True)
+    *of_side, of_arm = zip(receipt["draws"], salts(receipt), strict=True)
     if not kept:
         side["draws"] = [
             {"share": share, "draw": draw, "salt": list(salt)}

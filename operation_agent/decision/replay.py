@@ -101,7 +101,7 @@ def _decided(recorded: Mapping[str, Any], rule: Rule, seed: str, stopped: Mappin
     if "side" not in recorded:
         return _Outcome("nothing", None, None)
     held_out, propensity, is_kept = recorded["side"]
-    first, second, third = (uniform(seed, *salt) for salt in receipt.salts(recorded, rule))
+    first, second, third = (uniform(seed, *salt) for salt in receipt.salts(recorded))
     if not is_kept:  # a side that was kept was drawn by an earlier decision
         everywhere, here = recorded["holdout"]
         held_out = first < everywhere or second < here

@@ -102,6 +102,12 @@ def test_every_decision_is_explained_in_both_languages(shop):
         assert english["explanation"]["sentences"]
         assert chinese["explanation"]["sentences"] != english["explanation"]["sentences"]
         assert english["receipt"]["verdict"] == decision["verdict"]
+        again = shop.post(f"decisions/{decision['id']}/replay", {}).json()
+        assert (again["same"], again["differences"], again["arm"]) == (True, [], decision["arm"])
+        planned = english["actions"]
+        assert bool(planned) == (decision["verdict"] in ("act", "holdout"))
+        assert all(one["held_out"] == (decision["verdict"] == "holdout") for one in planned)
+        assert sum("Action" in line for line in english["explanation"]["sentences"]) == len(planned)
     accepted = shop.client.get(
         f"/api/decisions/{page['items'][0]['id']}",
         headers={**shop.headers, "Accept-Language": "fr, zh-CN;q=0.8, en;q=0.5"},
@@ -289,6 +295,7 @@ def test_nothing_of_another_shop_is_found(engine, client, shop):
     for room, identity in paths.items():
         assert shop.get(f"{room}/{identity}").status_code == 200
         assert stranger.get(f"{room}/{identity}").status_code == 404
+    assert stranger.post(f"decisions/{paths['decisions']}/replay", {}).status_code == 404
     for change in ("cancel", "resolve"):
         assert stranger.post(f"actions/{paths['actions']}/{change}", {"outcome": "sent"}).status_code == 404
     for room in ("decisions", "actions", "customers"):
