@@ -275,6 +275,15 @@ def test_a_budget_is_never_below_what_is_spent(api):
     assert tuple(row) == (50_000, None, 6000)
 
 
+def test_a_limit_that_was_set_at_the_budget_itself_outlives_an_edit_of_something_else(api):
+    made = definition(budget={"limit": "100"})
+    api.done("POST", "strategies", {"definition": made, "state": "live"})
+    api.query("UPDATE budgets SET limit_minor = 77700 WHERE shop_id = :shop RETURNING 1")
+    api.done("PUT", "strategies/spring/draft", with_percent(made, 15))
+    api.done("POST", "strategies/spring/publish", {})
+    assert api.query("SELECT limit_minor FROM budgets WHERE shop_id = :shop")[0][0] == 77700
+
+
 def test_many_strategies_come_from_one_template(api):
     for number in (1, 2):
         made = api.done(
