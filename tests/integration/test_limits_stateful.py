@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import numpy as np
@@ -342,11 +343,13 @@ REFUSALS = (Conflict, Denied, NotFound, Rejected)
 
 
 class Machine(RuleBasedStateMachine):
-    """`engine` is set by the test. `steps` and `seen` count over all examples."""
+    """`engine` is set by the test. `steps` and `seen` count over all examples. `failures`: the first is what went wrong;
+    Hypothesis runs the example again, and with threads it may go well then."""
 
     engine: Any
-    steps: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
+    failures: ClassVar[list[BaseException]] = []
+    steps: ClassVar[Counter[str]] = Counter()
+    seen: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -371,9 +374,18 @@ class Machine(RuleBasedStateMachine):
     )
     def at_once(self, burst: list[tuple[str, int]], hours: int) -> None:
         shares = [burst[worker::WORKERS] for worker in range(WORKERS)]
-        for one in [self.pool.submit(self._work, share) for share in shares]:
-            one.result()
+        with self._noting():
+            for one in [self.pool.submit(self._work, share) for share in shares]:
+                one.result()
         self.world.now += hours * HOUR + timedelta(minutes=2)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as failure:
+            self.failures.append(failure)
+            raise
 
     def _work(self, share: Sequence[tuple[str, int]]) -> None:
         for kind, seed in share:
@@ -392,7 +404,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def every_promise_is_kept(self) -> None:
-        with self.world.session() as session:
+        with self._noting(), self.world.session() as session:
             check_money(self.world, session)
             check_executions(self.world, session)
             check_caps(self.world, session, self.seen)
@@ -539,12 +551,17 @@ def check_approvals(world: World, session: Session, seen: Counter[str]) -> None:
 
 def test_no_limit_is_passed_and_nothing_is_sent_unapproved_whatever_happens_at_once(engine, capsys):
     Machine.engine = engine
-    Machine.steps, Machine.seen = Counter(), Counter()
+    Machine.steps, Machine.seen, Machine.failures = Counter(), Counter(), []
     sizes = settings(
         max_examples=16, stateful_step_count=20, deadline=None, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    run_state_machine_as_test(Machine, settings=sizes)
+    try:
+        run_state_machine_as_test(Machine, settings=sizes)
+    except Exception:
+        if Machine.failures:
+            raise Machine.failures[0] from None
+        raise
     with capsys.disabled():
         sys.stdout.write(f"\n{Machine.steps.total()} steps: {dict(Machine.steps.most_common())}\n")
         sys.stdout.write(f"seen: {dict(Machine.seen.most_common())}\n")
