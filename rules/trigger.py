@@ -15,7 +15,7 @@ from typing import Any, Literal
 from . import condition as conditions
 from . import duration, recurrence
 from .condition import Condition
-from .fields import Vocabulary
+from .fields import Vocabulary, lookup
 from .tree import Node, unique
 
 Frequency = Literal["once", "every_time", "once_per_key"]
@@ -127,13 +127,20 @@ def _schedule(node: Node) -> str:
 
 
 def _group(node: Node, vocabulary: Vocabulary) -> str:
-    """A saved segment by its key, or a cluster by its label."""
+    """A saved segment by its key, or a cluster by its label (or a synonym of it)."""
     name = node.text(longest=120)
     family, _, key = name.partition(".")
     if family not in ("segment", "cluster") or not key:
         raise node.fail(f"{name!r} is not a group: segment.<key> or cluster.<label>")
+    if family == "segment" and lookup(vocabulary.fields, name) is None:
+        raise node.fail(f"there is no segment {key!r}")
+    label = vocabulary.fields.get("cluster.label")
+    if family == "cluster" and label is not None:
+        key = label.synonyms.get(key, key)
+        if label.values is not None and key not in label.values:
+            raise node.fail(f"no cluster can have the label {key!r}; there are {', '.join(sorted(label.values))}")
     Node(key, node.path).key()
-    return name
+    return f"{family}.{key}"
 
 
 def _missed(node: Node, vocabulary: Vocabulary) -> Missed:

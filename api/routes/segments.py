@@ -23,6 +23,7 @@ from operation_agent.segments import preview as previews
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 from operation_agent.strategies import document, vocabulary
+from rules import querybuilder
 
 router = APIRouter(prefix="/api/segments", tags=["segments"])
 
@@ -54,12 +55,19 @@ class Segment(SegmentSummary):
     used_by: list[str] = Field(description="Strategies that are live or paused, and segments, that ask for it")
 
 
+Form = Annotated[
+    Literal["conditions", "querybuilder"],
+    Field(description="What `definition` is: a condition as in a rule's `if`, or react-querybuilder's JSON"),
+]
+
+
 class NewSegment(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     key: Text = Field(max_length=63, examples=["lapsing"])
     name: dict[Text, Text] = Field(max_length=2, examples=[{"en": "Lapsing", "zh": "即将流失"}])
     definition: dict[str, Any] = Field(examples=[_EXAMPLE])
+    format: Form = "conditions"
 
 
 class SegmentChange(BaseModel):
@@ -69,6 +77,7 @@ class SegmentChange(BaseModel):
 
     name: dict[Text, Text] | None = Field(None, max_length=2)
     definition: dict[str, Any] | None = None
+    format: Form = "conditions"
     state: Literal["archived"] | None = Field(None, description="Hold nobody against it any more")
 
 
@@ -76,6 +85,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     definition: dict[str, Any] = Field(examples=[_EXAMPLE])
+    format: Form = "conditions"
 
 
 class Comparison(BaseModel):
@@ -150,6 +160,7 @@ def create_segment(body: NewSegment, caller: Writer, database: Database, once: I
         row = lifecycle.create(
             session, shop, key=body.key, name=body.name, definition=body.definition,
             vocabulary=vocabulary.of_shop(session, shop.id), at=SYSTEM.now(), actor=caller.actor,
+            form=body.format,
         )  # fmt: skip
         return _whole(session, shop.id, row)
 
@@ -170,7 +181,7 @@ def preview_segment(body: Asked, caller: Reader, database: Database, once: Idemp
 
     def work(session: Session) -> PreviewMade:
         shop = load_shop(session, caller.shop.id)
-        condition = lifecycle.read(body.definition, vocabulary.of_shop(session, shop.id))
+        condition = lifecycle.read(body.definition, vocabulary.of_shop(session, shop.id), form=body.format)
         as_of = shop.now()
         made = previews.preview(session, shop, condition, as_of)
         names = _external_ids(session, shop.id, [one.customer_id for one in made.sample])
@@ -190,9 +201,19 @@ def preview_segment(body: Asked, caller: Reader, database: Database, once: Idemp
     response_model=Segment,
     responses=_MISSING,
 )
-def get_segment(segment: Key, caller: Reader, database: Database) -> Segment:
+def get_segment(
+    segment: Key,
+    caller: Reader,
+    database: Database,
+    format: Annotated[
+        Literal["conditions", "querybuilder"], Query(description="How `definition` is written")
+    ] = "conditions",
+) -> Segment:
     with for_shop(database, caller.shop.id) as session:
-        return _whole(session, caller.shop.id, lifecycle.find(session, caller.shop.id, segment))
+        found = _whole(session, caller.shop.id, lifecycle.find(session, caller.shop.id, segment))
+    if format == "querybuilder":
+        found.definition = querybuilder.produce(lifecycle.read(found.definition, vocabulary.vocabulary()))
+    return found
 
 
 @router.patch(
@@ -212,6 +233,7 @@ def change_segment(segment: Key, body: SegmentChange, caller: Writer, database: 
             row = lifecycle.change(
                 session, shop, segment, name=body.name, definition=body.definition,
                 vocabulary=vocabulary.of_shop(session, shop.id), at=at, actor=caller.actor,
+                form=body.format,
             )  # fmt: skip
         if body.state is not None:
             row = lifecycle.archive(session, shop, segment, at=at, actor=caller.actor)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rules import condition as conditions
+from rules import querybuilder
 from rules.condition import Condition, Leaf
 from rules.errors import RuleError
 from rules.fields import Vocabulary
@@ -14,9 +15,17 @@ from rules.tree import Node
 PREFIX = "segment."
 
 
-def parse(raw: Any, vocabulary: Vocabulary, *, path: str = "definition") -> Condition:
-    """Read a definition. Raises RuleError, naming the path at fault: also for what only a trigger has."""
+Form = Literal["conditions", "querybuilder"]
+
+
+def parse(raw: Any, vocabulary: Vocabulary, *, path: str = "definition", form: Form = "conditions") -> Condition:
+    """Read a definition; `form` querybuilder: the JSON of react-querybuilder. Raises RuleError, naming the path at
+    fault: also for what only a trigger has."""
     node = Node(raw, path)
+    if form == "querybuilder":
+        found = querybuilder.parse(node, vocabulary)
+        _refuse_triggers(Node(found.to_dict(), path), found)
+        return found
     found = conditions.parse(node, vocabulary)
     _refuse_triggers(node, found)
     return found

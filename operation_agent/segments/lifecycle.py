@@ -25,7 +25,7 @@ from rules.errors import RuleError
 from rules.fields import Vocabulary
 from rules.tree import Node
 
-from .definition import PREFIX, in_order, parse, refers_to
+from .definition import PREFIX, Form, in_order, parse, refers_to
 from .vocabulary import vocabulary as of_everything
 
 
@@ -80,24 +80,24 @@ def find(session: Session, shop_id: UUID, key: str) -> SegmentRow:
     return _row(row)
 
 
-def read(raw: Any, vocabulary: Vocabulary) -> Condition:
+def read(raw: Any, vocabulary: Vocabulary, *, form: Form = "conditions") -> Condition:
     """A definition in plain dicts. Raises Rejected (code 'segment') with the path at fault."""
     try:
-        return parse(raw, vocabulary)
+        return parse(raw, vocabulary, form=form)
     except RuleError as error:
         raise Rejected(error.reason, code="segment", where=error.where) from None
 
 
 def create(
     session: Session, shop: Shop, *, key: str, name: Mapping[str, str], definition: Any, vocabulary: Vocabulary,
-    at: datetime, actor: str,
+    at: datetime, actor: str, form: Form = "conditions",
 ) -> SegmentRow:  # fmt: skip
     """Make a segment, and ask for everybody to be held against it. `at` is system time; `vocabulary` the shop's.
 
     Raises Rejected with the path at fault, Conflict when the key is taken (also by an archived segment).
     """
     _check_key(key)
-    written = {"name": _name(name), "definition": read(definition, vocabulary).to_dict()}
+    written = {"name": _name(name), "definition": read(definition, vocabulary, form=form).to_dict()}
     _one_at_a_time(session, shop.id)
     made = session.execute(
         text(
@@ -116,7 +116,7 @@ def create(
 
 def change(
     session: Session, shop: Shop, key: str, *, vocabulary: Vocabulary, at: datetime, actor: str,
-    name: Mapping[str, str] | None = None, definition: Any = None,
+    name: Mapping[str, str] | None = None, definition: Any = None, form: Form = "conditions",
 ) -> SegmentRow:  # fmt: skip
     """Give a segment another name or definition; with another definition it has a new version, and everybody is held
     against it again. `at` is system time.
@@ -133,7 +133,7 @@ def change(
     if name is not None:
         wanted["name"] = _name(name)
     if definition is not None:
-        condition = read(definition, vocabulary)
+        condition = read(definition, vocabulary, form=form)
         _refuse_circle(session, shop.id, key, condition)
         wanted["definition"] = condition.to_dict()
     if wanted == now:

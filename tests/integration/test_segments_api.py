@@ -98,6 +98,20 @@ def test_a_preview_shows_the_values_seen_and_writes_nothing(engine, shop_id, cal
         assert session.execute(text("SELECT count(*) FROM segments WHERE shop_id = :s"), {"s": shop_id}).scalar() == 0
 
 
+def test_a_visual_editors_query_is_read_and_produced(call, customers):
+    query = {"combinator": "and", "rules": [{"field": "customer.orders", "operator": ">=", "value": "2", "id": "r1"}]}
+    made = call("POST", "", json={"key": "drawn", "name": NAME, "definition": query, "format": "querybuilder"})
+    assert made.status_code == 201, made.text
+    assert made.json()["definition"] == {"all": [TWO_ORDERS]}
+    drawn = call("GET", "/drawn", params={"format": "querybuilder"}).json()["definition"]
+    again = call("PATCH", "/drawn", json={"definition": drawn, "format": "querybuilder"})
+    assert (again.status_code, again.json()["version"]) == (200, 1)
+    assert call("POST", "/preview", json={"definition": drawn, "format": "querybuilder"}).json()["size"] == 30
+    wrong = {"combinator": "and", "rules": [{"field": "customer.order", "operator": "=", "value": 1}]}
+    refused = call("POST", "/preview", json={"definition": wrong, "format": "querybuilder"})
+    assert (refused.status_code, refused.json()["where"]) == (400, "definition.rules[0].field")
+
+
 @pytest.mark.parametrize(
     ("definition", "where"),
     [

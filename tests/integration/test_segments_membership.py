@@ -24,6 +24,7 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop, create_shop, load_shop
 from operation_agent.strategies import lifecycle as strategies
 from operation_agent.strategies import vocabulary
+from rules.errors import RuleError
 from rules.strategy import parse
 from workers.regrouping import refresh
 
@@ -436,6 +437,13 @@ def test_what_does_not_read_is_refused_where_it_stands(stage, key, definition, w
     with pytest.raises(Rejected) as refused:
         stage.segment(key, definition)
     assert refused.value.where == where
+
+
+@pytest.mark.parametrize("when", [{"entered": "segment.nobody"}, {"left": "cluster.lojal"}])
+def test_a_rule_cannot_wait_for_a_group_that_there_is_not(stage, when):
+    with pytest.raises(RuleError) as refused:
+        stage.strategy(when)
+    assert refused.value.where == f"rules[0].when.{next(iter(when))}"
 
 
 def test_every_change_is_in_the_audit_log(stage):
