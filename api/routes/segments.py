@@ -29,7 +29,7 @@ router = APIRouter(prefix="/api/segments", tags=["segments"])
 
 Reader = Annotated[Principal, Depends(Requires("segments:read"))]
 Writer = Annotated[Principal, Depends(Requires("segments:write"))]
-Key = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="The segment's key")]
+Key = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="The segment's id or key")]
 _EXAMPLE = {"all": [{"field": "customer.days_since_order", "op": "gt", "value": 45}]}
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such segment in this shop"}}
 _REUSED = "The Idempotency-Key was used for another request"

@@ -70,9 +70,9 @@ def list_segments(
 
 
 def find(session: Session, shop_id: UUID, key: str) -> SegmentRow:
-    """Raises NotFound."""
+    """By key or id. Raises NotFound."""
     row = session.execute(
-        text(f"SELECT {_COLUMNS} FROM segments WHERE shop_id = :shop AND key = :key"),  # noqa: S608
+        text(f"SELECT {_COLUMNS} FROM segments WHERE shop_id = :shop AND (key = :key OR id::text = :key)"),  # noqa: S608
         {"shop": shop_id, "key": key},
     ).one_or_none()
     if row is None:
@@ -134,7 +134,7 @@ def change(
         wanted["name"] = _name(name)
     if definition is not None:
         condition = read(definition, vocabulary, form=form)
-        _refuse_circle(session, shop.id, key, condition)
+        _refuse_circle(session, shop.id, before.key, condition)
         wanted["definition"] = condition.to_dict()
     if wanted == now:
         return before
@@ -146,7 +146,7 @@ def change(
         ),
         {"shop": shop.id, "id": before.id, "step": int(is_redefined), "at": at} | _dumped(wanted),
     )
-    _audit(session, shop, "changed", key, at, actor, {"before": now, "after": wanted})
+    _audit(session, shop, "changed", before.key, at, actor, {"before": now, "after": wanted})
     if is_redefined:
         _ask_for_refresh(session, shop, at)
     return find(session, shop.id, key)
@@ -161,16 +161,18 @@ def archive(session: Session, shop: Shop, key: str, *, at: datetime, actor: str)
     before = find(session, shop.id, key)
     if before.state == "archived":
         return before
-    users = used_by(session, shop.id, key)
+    users = used_by(session, shop.id, before.key)
     if users:
         raise Conflict(
-            f"the segment {key!r} is used by {', '.join(users)}; change them first", code="in_use", used_by=list(users)
+            f"the segment {before.key!r} is used by {', '.join(users)}; change them first",
+            code="in_use",
+            used_by=list(users),
         )
     session.execute(
         text("UPDATE segments SET state = 'archived', updated_at = :at WHERE shop_id = :shop AND id = :id"),
         {"shop": shop.id, "id": before.id, "at": at},
     )
-    _audit(session, shop, "archived", key, at, actor, {"definition": before.definition})
+    _audit(session, shop, "archived", before.key, at, actor, {"definition": before.definition})
     return find(session, shop.id, key)
 
 

@@ -64,6 +64,14 @@ GOOD: dict[str, Any] = {
         "outcome": "sent", "coupon": {"code": "A", "percent": "10", "expires_at": "2027-01-01T00:00:00Z"}
     },
     "change_strategy": {"state": "paused"},
+    "create_segment": {
+        "key": "made-here", "name": {"en": "Made", "zh": "新"},
+        "definition": {"all": [{"field": "customer.orders", "op": "gte", "value": 2}]}, "format": "conditions",
+    },
+    "preview_segment": {
+        "definition": {"combinator": "and", "rules": [{"field": "customer.orders", "operator": ">=", "value": 2}]},
+        "format": "querybuilder",
+    },
     "open_session": {"email": "a@example.com", "password": "long enough to try"},
 }  # fmt: skip
 """A body of each route that is accepted as it is; the attack spoils one part of it."""
