@@ -32,8 +32,10 @@ ROUTES = {
     "clustering.fit": {"queue": "jobs"},
     "campaigns.run": {"queue": "jobs"},
     "effects.compare": {"queue": "jobs"},
+    "segments.refresh": {"queue": "jobs"},
     "estimators.fit": {"queue": "jobs"},
     "strategies.propose": {"queue": "jobs"},
+    "backtests.run": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
 """Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.logging import logger
 from operation_agent.store import outbox, ticks
@@ -85,6 +87,11 @@ def propose_strategies(shop_id: str, key: str) -> None:
     _job("strategies.propose", shop_id, key, _propose)
 
 
+@app.task(name="backtests.run", **_JOB)
+def run_backtest(shop_id: str, key: str) -> None:
+    _job("backtests.run", shop_id, key, _backtest)
+
+
 def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
     """Run it if there is room; ring again if not (the relay spaces a job's wake-ups out)."""
     with turn(engine(), f"{topic}:{shop_id}:{key}") as ours:
@@ -130,6 +137,16 @@ def _propose(shop_id: UUID, _key: str) -> None:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
         job.propose_if_clustered(session, shop, as_of=at + shop.clock_offset, at=at, actor="schedule")
         ticks.finish(session, shop_id, ticks.PROPOSALS, up_to=at + shop.clock_offset, at=SYSTEM.now())
+
+
+def _backtest(shop_id: UUID, backtest_id: str) -> None:
+    from operation_agent.rehearsal import backtests
+
+    try:
+        backtests.work(engine(), shop_id, UUID(backtest_id))
+    except SoftTimeLimitExceeded:
+        minutes = JOB_TIME_LIMIT // 60
+        backtests.fail(engine(), shop_id, UUID(backtest_id), f"it took more than {minutes} minutes; ask for fewer days")
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

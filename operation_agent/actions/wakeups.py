@@ -100,5 +100,6 @@ def _open_ticks(session: Session, shop: Shop, before: datetime) -> Iterable[tupl
 def _wake_up(schedule: str, due_at: datetime) -> tuple[str, str]:
     if schedule.startswith(_CAMPAIGN):
         return "campaigns.run", "0"  # whichever is at its turn
-    assert schedule in (ticks.CLUSTERING, ticks.COMPARISON), schedule
+    if schedule.startswith(ticks.BACKTEST):
+        return "backtests.run", schedule.removeprefix(ticks.BACKTEST)
     return schedule, ""

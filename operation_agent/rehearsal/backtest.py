@@ -105,8 +105,7 @@ def run(
     `real_id`: the shop's strategy that both are versions of; what that really sent is then left out of their past.
     Raises Rejected for less than a day or more than MOST_DAYS.
     """
-    if not 1 <= days <= MOST_DAYS:
-        raise Rejected(f"{days} days; a backtest looks at 1 to {MOST_DAYS}", where="days")
+    check_days(days)
     since = until - timedelta(days=days)
     casts = [cast(strategy, name="draft", started_at=since, real_id=real_id)]
     if live is not None:
@@ -118,6 +117,12 @@ def run(
     against = told[1] if live is not None else None
     diff = None if against is None else difference(told[0]["total"], against["total"])
     return Backtest(since, until, replay.looked_at, told[0], against, diff)
+
+
+def check_days(days: int) -> None:
+    """Raises Rejected."""
+    if not 1 <= days <= MOST_DAYS:
+        raise Rejected(f"{days} days; a backtest looks at 1 to {MOST_DAYS}", where="days")
 
 
 def _dates(shop: Shop, since: datetime, until: datetime) -> list[date]:

@@ -1,7 +1,7 @@
 """Variables of a message's texts that would render empty for some of its readers: the text itself is rendered, with a
 mark around every place where a value goes. A place that has a default, or stands in an `if`, does not come out empty.
 
-Only first names may be missing: that a coupon or a product is there whose variables a text uses, `rules.reading` sees to.
+Only first names may be missing: `rules.reading` sees to it that the coupon or product is there that a text names.
 """
 
 from __future__ import annotations

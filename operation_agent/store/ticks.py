@@ -17,6 +17,8 @@ COMPARISON = "effects.compare"
 ESTIMATORS = "estimators.fit"
 PROPOSALS = "strategies.propose"
 SEGMENTS = "segments.refresh"
+BACKTEST = "backtest:"
+"""Before the id of one."""
 
 
 def take(session: Session, shop_id: UUID, schedule: str, due_at: datetime, *, at: datetime) -> bool:

@@ -28,9 +28,12 @@ def test_a_first_name_nobody_knows(source, expected):
     assert is_empty(source, "customer.first_name") is expected
 
 
+BODY = "{{ customer.first_name | default: 'you' }}{{ unsubscribe_url }}"
+
+
 def test_a_gap_names_its_step_and_its_languages():
     mail = {"action": "email", "key": "mail", "subject": {"en": "Hi", "zh": "{{ customer.first_name }}"},
-            "body": dict.fromkeys(("en", "zh"), "{{ customer.first_name | default: 'you' }}{{ unsubscribe_url }}")}  # fmt: skip
+            "body": dict.fromkeys(("en", "zh"), BODY)}  # fmt: skip
     rule = {"key": "r", "when": {"event": ["cart.added"]}, "if": {"field": "customer.orders", "op": "gte", "value": 1},
             "then": {"arms": [{"key": "a", "steps": [mail]}]}}  # fmt: skip
     names = {"en": "x", "zh": "x"}
