@@ -109,8 +109,8 @@ def create(
     ).scalar()
     if not made:
         raise Conflict(f"the shop has a segment {key!r} already; archived ones keep their key", where="key")
-    _audit(session, shop, "created", key, at, actor, {"after": written})
     _ask_for_refresh(session, shop, at)
+    _audit(session, shop, "created", key, at, actor, {"after": written})
     return find(session, shop.id, key)
 
 
@@ -146,9 +146,9 @@ def change(
         ),
         {"shop": shop.id, "id": before.id, "step": int(is_redefined), "at": at} | _dumped(wanted),
     )
-    _audit(session, shop, "changed", before.key, at, actor, {"before": now, "after": wanted})
     if is_redefined:
         _ask_for_refresh(session, shop, at)
+    _audit(session, shop, "changed", before.key, at, actor, {"before": now, "after": wanted})
     return find(session, shop.id, key)
 
 
