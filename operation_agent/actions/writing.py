@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from operation_agent.kit.ids import new_id
 from operation_agent.store import outbox
+from operation_agent.store.arrays import instants, integers, texts, uuids
 from operation_agent.store.shops import Shop
 from rules.step import Step
 
@@ -209,7 +210,7 @@ WITH k AS MATERIALIZED (
   FROM jsonb_to_recordset(CAST(:kinds AS jsonb)) AS k (n int, strategy_id uuid, rule_id uuid, arm text, step smallint,
     type text, channel text, topic text, parameters jsonb, exit_events jsonb, cost_minor bigint, budget_id uuid,
     campaign_id uuid, tag_list jsonb, counted boolean, held_back boolean, stale_after float8)
-)
+), new AS (
 INSERT INTO actions (shop_id, id, decision_id, customer_id, strategy_id, rule_id, arm, step, type, channel, held_out,
   topic, parameters, after_action, dedupe_key, decided_at, exit_on, state, due_at, cost_minor, budget_id,
   reserved_minor, event_received_at, created_at, tags, counted, held_back, stale_at, run_id, campaign_id,
@@ -222,7 +223,7 @@ SELECT :shop, r.id, r.decision_id, r.customer_id, k.strategy_id, k.rule_id, k.ar
   r.due_at, k.cost_minor, CASE WHEN r.reserved > 0 THEN k.budget_id END,
   CASE WHEN k.budget_id IS NULL THEN 0 ELSE r.reserved END, r.received, :at, k.tags, k.counted, k.held_back,
   r.due_at + k.stale, r.run_id, k.campaign_id, r.approval_id, r.approved_by, r.reason
-FROM unnest(CAST(:ids AS uuid[]), CAST(:kind AS int[]), CAST(:decisions AS uuid[]), CAST(:customers AS uuid[]),
+FROM unnest(CAST(:ids AS uuid[]), CAST(:kind AS bigint[]), CAST(:decisions AS uuid[]), CAST(:customers AS uuid[]),
   CAST(:held_out AS boolean[]), CAST(:products AS text[]), CAST(:after AS uuid[]), CAST(:keys AS text[]),
   CAST(:decided AS timestamptz[]), CAST(:states AS text[]), CAST(:due AS timestamptz[]), CAST(:reserved AS bigint[]),
   CAST(:received AS timestamptz[]), CAST(:runs AS uuid[]), CAST(:approvals AS uuid[]), CAST(:approvers AS text[]),
@@ -231,7 +232,9 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:kind AS int[]), CAST(:decisions AS uuid[
     reserved, received, run_id, approval_id, approved_by, reason)
 JOIN k ON k.n = r.kind
 ON CONFLICT (shop_id, dedupe_key) DO NOTHING
-RETURNING id
+RETURNING 1
+)
+SELECT count(*) FROM new
 """
 
 
@@ -239,35 +242,45 @@ def _insert(session: Session, shop_id: UUID, layout: _Layout, at: datetime, now:
     """`at` is system time, `now` shop time: what is due later than that has no latency of ours to tell."""
     written = sorted(layout.actions, key=lambda action: action.key)  # two writers meet in one order
     entries = [one.segment.entry for one in written]
-    rows = session.execute(
+    new = session.execute(
         text(_INSERT),
         {
             "shop": shop_id,
             "at": at,
             "kinds": orjson.dumps(layout.kinds).decode(),
-            "ids": [one.id for one in written],
-            "kind": [one.kind for one in written],
-            "decisions": [one.decision_id for one in entries],
-            "customers": [one.customer_id for one in entries],
+            "ids": uuids([one.id.bytes for one in written]),
+            "kind": integers([one.kind for one in written]),
+            "decisions": uuids([one.decision_id.bytes for one in entries]),
+            "customers": uuids([one.customer_id.bytes for one in entries]),
             "held_out": [one.held_out for one in entries],
-            "products": [_product(one) for one in written],
-            "after": [one.after for one in written],
-            "keys": [one.key for one in written],
-            "decided": [one.entered_at for one in entries],
-            "states": [one.state for one in written],
-            "due": [one.due_at for one in written],
-            "reserved": [one.reserve for one in written],
+            "products": texts([_product(one) for one in written]),
+            "after": _uuids([one.after for one in written]),
+            "keys": texts([one.key for one in written]),
+            "decided": instants([one.entered_at for one in entries]),
+            "states": texts([one.state for one in written]),
+            "due": instants([one.due_at for one in written]),
+            "reserved": integers([one.reserve for one in written]),
             "received": [
                 one.event_received_at if action.due_at <= now else None
                 for one, action in zip(entries, written, strict=True)
             ],
-            "runs": [one.run_id for one in entries],
-            "approvals": [one.standing.approval_id if one.standing else None for one in written],
-            "approvers": [one.standing.approved_by if one.standing else None for one in written],
-            "reasons": [one.standing.reason if one.standing else None for one in written],
+            "runs": _uuids([one.run_id for one in entries]),
+            "approvals": _uuids([one.standing.approval_id if one.standing else None for one in written]),
+            "approvers": texts([one.standing.approved_by if one.standing else None for one in written]),
+            "reasons": texts([one.standing.reason if one.standing else None for one in written]),
         },
+    ).scalar_one()
+    if new == len(written):
+        return {one.id for one in written}
+    found = session.execute(
+        text("SELECT id FROM actions WHERE shop_id = :shop AND id = ANY(:ids)"),
+        {"shop": shop_id, "ids": uuids([one.id.bytes for one in written])},
     )
-    return set(rows.scalars())
+    return set(found.scalars())
+
+
+def _uuids(values: Sequence[UUID | None]) -> Any:
+    return uuids([None if one is None else one.bytes for one in values])
 
 
 def _product(action: _Action) -> str | None:
