@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from operation_agent.strategies.live import LiveRule
 from rules import duration
@@ -53,9 +54,10 @@ def timed(arm: Arm) -> list[Timed]:
 @dataclass(frozen=True, slots=True)
 class Demands:
     """`topics`: (channel, topic) of every message; `tags` of the strategy come with each step's own. `caps` as
-    guardrails.cap reads them, none where they do not hold this strategy back. `is_exempt`: only transactional messages
-    and nothing else. `quiet`: hours in which a message is skipped.
-    `seen`: the columns whose values a receipt keeps. `coupon_limits` as guardrails.coupon reads them."""
+    guardrails.cap reads them, none where they do not hold this strategy back; `coupon_limits` as guardrails.coupon
+    reads them. `is_exempt`: only transactional messages and nothing else. `quiet`: hours in which a message is skipped.
+    `seen`: the columns whose values a receipt keeps. By arm, `messages` are those that caps look at, with channel and
+    tags, and `coupons` those it gives, each with how many seconds it can be used."""
 
     arms: tuple[Arm, ...]
     actions: tuple[tuple[Timed, ...], ...]
@@ -71,39 +73,26 @@ class Demands:
     cooldown: float
     approvals: tuple[Needed, ...]
     seen: tuple[str, ...]
+    messages: tuple[tuple[tuple[Timed, str, tuple[str, ...]], ...], ...]
+    coupons: tuple[tuple[tuple[Timed, float], ...], ...]
 
-    def capped(self, arm: int) -> Iterator[Timed]:
-        return (one for one in self.actions[arm] if one.is_capped)
+    @classmethod
+    def of(cls, **parts: Any) -> Demands:
+        """With what follows from the other parts."""
+        tags: tuple[str, ...] = parts["tags"]
+        messages, coupons = [], []
+        for actions in parts["actions"]:
+            capped = (one for one in actions if one.is_capped)
+            messages.append(tuple((one, one.placed.step.channel, _tags(one.placed.step, tags)) for one in capped))
+            coupons.append(tuple((one, _use(one)) for one in actions if one.placed.step.action == "coupon"))
+        return cls(**parts, messages=tuple(messages), coupons=tuple(coupons))
 
-    def firsts(self) -> Iterator[tuple[int, Timed]]:
-        """The first marketing message of each arm."""
-        for index in range(len(self.arms)):
-            first = next(self.capped(index), None)
-            if first is not None:
-                yield index, first
-
-    def coupons(self) -> Iterator[tuple[int, Timed]]:
-        """The first coupon of each arm."""
-        for index, actions in enumerate(self.actions):
-            first = next((one for one in actions if one.placed.step.action == "coupon"), None)
-            if first is not None:
-                yield index, first
-
-    def coupons_from(self, arm: int, at: float) -> list[Coupon]:
+    def coupons_from(self, arm: int, at: float, strategy_id: UUID) -> list[Coupon]:
         """The coupons that an arm will give when it begins at `at` (seconds since 1970)."""
-        found = []
-        for one in self.actions[arm]:
-            if one.placed.step.action == "coupon":
-                due = at + one.offset
-                use = duration.parse(str(one.placed.step.parameters.get("expires_in", "P14D")))
-                found.append(Coupon(due, due + use.total_seconds()))
-        return found
-
-    def tags_of(self, step: Step) -> tuple[str, ...]:
-        return (*step.tags, *(tag for tag in self.tags if tag not in step.tags))
+        return [Coupon(at + one.offset, at + one.offset + use, strategy_id) for one, use in self.coupons[arm]]
 
     def due(self, arm: int, one: Timed, at: datetime, zone: str, properties: Mapping[str, Any]) -> float:
-        """When an action is due, as far as can be told now."""
+        """When an action is due, as far as can be told now; in seconds since 1970."""
         if not one.is_sure:
             walked = walk(self.arms[arm], "0", at, zone, properties)
             for due in walked.due:
@@ -166,7 +155,7 @@ def demands(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], curre
     cooldown = max(limits.complaint_cooldown, shop.complaint_cooldown or timedelta(0))
     if limits.complaint_cooldown == UNLIMITED.complaint_cooldown and shop.complaint_cooldown is not None:
         cooldown = shop.complaint_cooldown  # the strategy says nothing of its own
-    return Demands(
+    return Demands.of(
         arms=arms,
         actions=actions,
         channels=tuple(sorted({step.channel for step in messages})),
@@ -207,15 +196,23 @@ def _approvals(
     return tuple(found)
 
 
+def _tags(step: Step, strategy: Sequence[str]) -> tuple[str, ...]:
+    """Its own and its strategy's."""
+    return (*step.tags, *(tag for tag in strategy if tag not in step.tags))
+
+
+def _use(one: Timed) -> float:
+    """For how many seconds a coupon can be used."""
+    return duration.parse(str(one.placed.step.parameters.get("expires_in", "P14D"))).total_seconds()
+
+
 def may_skip(wanted: Demands, arm: int, at: float, messages: Sequence[Sequence[Any]]) -> list[int]:
     """The numbers of an arm's later messages that would be one too many when they are due, as it looks now: they are
     judged when they are sent, and the customer moves on. `messages` as guardrails.cap reads them."""
     known, found = list(messages), []
-    for position, one in enumerate(wanted.capped(arm)):
-        step = one.placed.step
-        message = [at + one.offset, step.channel, wanted.tags_of(step), True]
-        stopped = position > 0 and guardrails.cap({"caps": wanted.caps, "first": [message], "messages": known})
-        if stopped:
+    for position, (one, channel, tags) in enumerate(wanted.messages[arm]):
+        message = [at + one.offset, channel, tags, True]
+        if position > 0 and guardrails.cap({"caps": wanted.caps, "first": [message], "messages": known}):
             found.append(one.placed.number)
         else:
             known.append(message)

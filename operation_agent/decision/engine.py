@@ -247,14 +247,15 @@ class _Call:
             drawn.propensity if drawn else None, trigger.at, trigger.event_received_at, live.budget_id,
             live.rule.exit_on, one.costs[drawn.chosen][turn.position] if drawn else (), one.key(turn.position),
             int(orders), int(revenue), drawn is not None and not drawn.is_kept,
-            drawn.side_propensity if drawn else None, orjson.dumps(written), live.rule, self.shop.campaign_id,
-            live.strategy.limits, self.cast.zone_of(row), tuple(approval["why"]) if approval else (),
+            drawn.side_propensity if drawn else None, host.head + orjson.dumps(written)[1:], live.rule,
+            self.shop.campaign_id, live.strategy.limits, self.cast.zone_of(row),
+            tuple(approval["why"]) if approval else (),
         )  # fmt: skip
 
     def _receipt(self, host: _Host, turn: _Turn, verdict: str, approval: Mapping[str, Any] | None) -> dict[str, Any]:
         one, at, drawn, row = host.one, turn.position, turn.drawn, turn.contest.row
         written: dict[str, Any] = {
-            **host.head, "cause": self.cause(self.cast.triggers[row]), "who": self.cast.who(row), "seen": one.seen[at],
+            "cause": self.cause(self.cast.triggers[row]), "who": self.cast.who(row), "seen": one.seen[at],
             "order": one.orders[at], "values": one.values[at], "score": one.score[at], "given": turn.judged[0],
         }  # fmt: skip
         if turn.judged[1]:
@@ -293,7 +294,7 @@ class _Host:
     """A prepared rule with what its decisions share."""
 
     one: Prepared
-    head: dict[str, Any]
+    head: bytes  # of the receipt, up to what differs
     everywhere: Callable[[str], float]
     here: Callable[[str], float]
     arm: Callable[[str], float]
@@ -306,10 +307,10 @@ class _Host:
     def of(cls, one: Prepared, shop: Circumstances) -> _Host:
         live, seed, shares = one.live, shop.seed, (shop.global_holdout, one.live.strategy.holdout)
         strategy, rule = live.strategy.key, live.rule.key
-        later = bool(one.wanted.caps) and any(sum(1 for _ in one.wanted.capped(i)) > 1 for i in range(len(one.shares)))
+        later = bool(one.wanted.caps) and any(len(messages) > 1 for messages in one.wanted.messages)
         return cls(
             one,
-            receipt.head(live, one.estimator, shares),
+            orjson.dumps(receipt.head(live, one.estimator, shares))[:-1] + b",",
             drawer(seed, *assignment.global_salt("")[:-1]),
             drawer(seed, *assignment.holdout_salt(strategy, "")[:-1]),
             drawer(seed, *assignment.arm_salt(strategy, rule, "")[:-1]),
@@ -378,12 +379,10 @@ class _Host:
         limits = live.strategy.limits
         if wanted.is_counted:
             past.messages += [
-                Message(
-                    at + timed.offset, timed.placed.step.channel, live.strategy_id, wanted.tags_of(timed.placed.step)
-                )
-                for timed in wanted.capped(drawn.chosen)
+                Message(at + timed.offset, channel, live.strategy_id, tags)
+                for timed, channel, tags in wanted.messages[drawn.chosen]
             ]
-        past.coupons += wanted.coupons_from(drawn.chosen, at)
+        past.coupons += wanted.coupons_from(drawn.chosen, at, live.strategy_id)
         if limits.exclusive is not None:
             until = at + limits.exclusive_for.total_seconds()
             past.belong(Belonging(limits.exclusive, live.strategy.key, until))

@@ -95,6 +95,8 @@ def cap(given: Given) -> Detail | None:
     for this customer, the held out counting alike."""
     for limit in given["caps"]:
         known = [message[0] for message in given["messages"] if counts(limit, message)]
+        if len(known) < limit["count"]:
+            continue
         for message in given["first"]:
             if counts(limit, message):
                 most = fullest_window([*known, message[0]], message[:1], limit["window"])
@@ -142,7 +144,7 @@ def coupon(given: Given) -> Detail | None:
     customer's coupons so far; `until` when one stops being of use, null once redeemed."""
     times = [at for at, _ in given["coupons"]]
     for due in given["due"]:
-        for limit in given["limits"]:
+        for limit in given["limits"] if times else ():
             most = fullest_window([*times, due], [due], limit["window"])
             if most > limit["count"]:
                 return {"count": limit["count"], "window_days": _days(limit["window"]), "planned": most - 1}

@@ -6,7 +6,7 @@ per kind of person and rule, and only those who have a past, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from . import guardrails
 from .candidates import Prepared
 from .cast import Cast
-from .demands import ADDRESSES, Demands
+from .demands import ADDRESSES, Demands, Timed
 from .guardrails import Detail, Given
 from .history import Past, Person
 
@@ -80,39 +80,41 @@ class Judge:
         return found
 
     def _cap(self, one: Prepared, row: int, past: Past) -> dict[str, Given]:
-        wanted, due = one.wanted, self._due(one.wanted, row)
-        first = [
-            [due(arm, timed), timed.placed.step.channel, wanted.tags_of(timed.placed.step), True]
-            for arm, timed in wanted.firsts()
-        ]
         messages = messages_of(past, one)
-        return {"cap": {"caps": wanted.caps, "first": first, "messages": messages}} if first and messages else {}
+        if not messages:
+            return {}
+        first = [
+            [self._due(one.wanted, arm, listed[0][0], row), listed[0][1], listed[0][2], True]
+            for arm, listed in enumerate(one.wanted.messages)
+            if listed
+        ]
+        return {"cap": {"caps": one.wanted.caps, "first": first, "messages": messages}} if first else {}
 
     def _coupon(self, wanted: Demands, row: int, past: Past) -> dict[str, Given]:
-        due = self._due(wanted, row)
-        times = [due(arm, timed) for arm, timed in wanted.coupons()]
+        times = [self._due(wanted, arm, listed[0][0], row) for arm, listed in enumerate(wanted.coupons) if listed]
         if not times:
             return {}
         limits = {"limits": wanted.coupon_limits, "stacking": wanted.stacking}
-        return {"coupon": {**limits, "due": times, "coupons": [[one.at, one.until] for one in past.coupons]}}
+        return {"coupon": {**limits, "due": times, "coupons": [one[:2] for one in past.coupons]}}
 
     def _quiet_hours(self, one: Prepared, row: int) -> dict[str, Given]:
         wanted, zone, trigger = one.wanted, self.cast.zone_of(row), self.cast.triggers[row]
         known = (one.live.rule_id, zone, trigger.at) if trigger.event is None else None
         found = self._quiet.get(known) if known is not None else None
         if found is None:
-            due = self._due(wanted, row)
-            times = [due(arm, timed) for arm, timed in wanted.firsts()]
+            times = [self._due(wanted, arm, listed[0][0], row) for arm, listed in enumerate(wanted.messages) if listed]
             hours = [[f"{quiet.start:%H:%M}", f"{quiet.end:%H:%M}"] for quiet in wanted.quiet]
             found = {"quiet_hours": {"zone": zone, "hours": hours, "due": times}} if times else {}
             if known is not None:
                 self._quiet[known] = found
         return dict(found)
 
-    def _due(self, wanted: Demands, row: int) -> Callable[..., float]:
-        zone, trigger = self.cast.zone_of(row), self.cast.triggers[row]
+    def _due(self, wanted: Demands, arm: int, one: Timed, row: int) -> float:
+        if one.is_sure:
+            return self.cast.at(row) + one.offset
+        trigger = self.cast.triggers[row]
         properties = trigger.event.properties if trigger.event is not None else _NOTHING
-        return lambda arm, timed: wanted.due(arm, timed, trigger.at, zone, properties)
+        return wanted.due(arm, one, trigger.at, self.cast.zone_of(row), properties)
 
 
 def _judge(given: dict[str, Given]) -> Judged:

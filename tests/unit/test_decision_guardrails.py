@@ -175,7 +175,7 @@ def test_demands_are_those_of_all_arms_together():
     wanted = demands(live_of(template("conversion")), ShopLimits(), {}, 2)
     assert wanted.channels == ("email",)
     assert wanted.topics == (("email", "marketing"),)
-    assert [(arm, one.offset) for arm, one in wanted.firsts()] == [(0, 3600.0), (1, 3600.0)]
+    assert [[(one.offset, channel) for one, channel, _ in arm] for arm in wanted.messages] == [[(3600.0, "email")]] * 2
 
 
 def test_later_messages_that_caps_may_hold_back_are_named():
