@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from operation_agent.kit.ids import new_id
 from operation_agent.store.shops import create_shop
@@ -18,7 +17,7 @@ from .journeying import DAY, T0, mail, rule, strategy, walks
 
 pytestmark = pytest.mark.integration
 
-NAMES = ("ann", "bob", "eve")
+NAMES = tuple(f"p{number}" for number in range(8))
 TYPES = ("product.viewed", "page.viewed", "order.paid")
 LATER = T0 + 400 * DAY
 Steps = list[dict[str, Any]]
@@ -88,71 +87,54 @@ def reference(steps: Steps, told: list[Told], who: str, exits: str | None) -> li
 
 # -- what is drawn ------------------------------------------------------------------------------------------------
 
-DELAYS = st.integers(0, 60).map(lambda count: f"PT{count}H")
-SPANS = st.integers(1, 60).map(lambda count: f"PT{count}H")
 
-
-def trees() -> st.SearchStrategy[Steps]:
-    leaf = st.one_of(
-        st.fixed_dictionaries({"mail": st.just(True), "delay": DELAYS}), st.fixed_dictionaries({"delay": SPANS})
-    )
-
-    def fork(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-        ways = st.lists(children, max_size=2)
-        types = st.lists(st.sampled_from(TYPES), min_size=1, max_size=2, unique=True)
-        return st.one_of(
-            st.fixed_dictionaries(
-                {"wait": st.fixed_dictionaries({"event": types, "within": SPANS}), "then": ways, "else": ways}
-            ),
-            st.fixed_dictionaries({"if": st.integers(1, 2), "then": st.lists(children, min_size=1, max_size=2),
-                                   "else": ways}),
-        )  # fmt: skip
-
-    step = st.recursive(leaf, fork, max_leaves=6)
-    return st.lists(step, min_size=1, max_size=4).map(lambda drawn: written(drawn, [0]))
-
-
-def written(drawn: list[Any], count: list[int]) -> Steps:
-    """The drawn tree as it stands in a rule; every e-mail has a name of its own."""
+def tree(draw: Random, count: list[int], depth: int = 0) -> Steps:
+    """Steps of every kind, the first of the arm a fork; every e-mail has a name of its own."""
     found: Steps = []
-    for step in drawn:
-        if "mail" in step:
+    for index in range(draw.randint(1, 3)):
+        kind = draw.choice(["mail", "mail", "delay", "wait", "if"] if depth < 2 else ["mail", "delay"])
+        if depth == 0 and index == 0:
+            kind = draw.choice(["wait", "if"])
+        if kind == "mail":
             count[0] += 1
-            found.append(mail(f"m{count[0]}", delay=step["delay"]))
-        elif "delay" in step:
-            found.append(step)
+            found.append(mail(f"m{count[0]}", delay=f"PT{draw.randint(0, 30)}H"))
+        elif kind == "delay":
+            found.append({"delay": f"PT{draw.randint(1, 40)}H"})
         else:
-            ways = {way: written(step[way], count) for way in ("then", "else")}
-            head = {"field": "customer.orders", "op": "gte", "value": step.get("if")}
-            found.append({"if": head, **ways} if "if" in step else {"wait": step["wait"], **ways})
+            ways = {way: tree(draw, count, depth + 1) for way in ("then", "else")}
+            if draw.random() < 0.15:
+                ways["else"] = [*ways["else"], {"exit": True}]
+            events = draw.sample(TYPES, draw.randint(1, 2))
+            wait = {"wait": {"event": events, "within": f"PT{draw.randint(1, 60)}H"}}
+            condition = {"if": {"field": "customer.orders", "op": "gte", "value": draw.randint(1, 2)}}
+            found.append({**(wait if kind == "wait" else condition), **ways})
     return found
 
 
-MOMENTS = st.integers(1, 150 * 60).map(lambda minutes: timedelta(minutes=minutes))
-TOLD = st.lists(
-    st.tuples(st.sampled_from(NAMES), st.sampled_from(TYPES), MOMENTS), max_size=12, unique_by=lambda one: one[2]
-).map(lambda told: sorted(told, key=lambda one: one[2]))
+def story(draw: Random) -> list[Told]:
+    """What everybody does, no two things at the same moment, and some of it on the hour: at the end of a wait."""
+    moments = sorted(draw.sample(range(1, 300), 60))
+    return [(draw.choice(NAMES), draw.choice(TYPES), timedelta(minutes=30 * moment)) for moment in moments]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_the_database_walks_as_the_recursion_does(engine, data):
-    steps, told = data.draw(trees(), "steps"), data.draw(TOLD, "told")
-    exits = data.draw(st.sampled_from([None, "order.paid"]), "exits")
+@pytest.mark.parametrize("seed", range(12))
+def test_the_database_walks_as_the_recursion_does(engine, seed):
+    draw = Random(seed)
+    steps, told = tree(draw, [0]), story(draw)
+    exits = draw.choice([None, "order.paid"])
     slug = f"s-{new_id().hex[-12:]}"
     shop = create_shop(engine, slug=slug, name="Walks", currency="USD", sandbox=True, seed="test")
     here = walks(engine, shop.id, strategy([rule(steps, exit_on=[exits] if exits else [])]), *NAMES)
     here.observe(*(here.event(who, "cart.added", T0) for who in NAMES))
     left = list(told)
     while left:
-        taken = data.draw(st.integers(1, len(left)), "batch")
-        if data.draw(st.booleans(), "advances"):  # to somewhere before the next event
-            here.advance(T0 + left[0][2] * data.draw(st.floats(0, 0.999), "by"), limit=data.draw(st.integers(1, 3)))
+        taken = draw.randint(1, 12)
+        if draw.random() < 0.6:  # time is noticed, up to somewhere before the next event
+            here.advance(T0 + left[0][2] * draw.random(), limit=draw.randint(1, 5))
         here.observe(*(_event(here, one) for one in left[:taken]))
         left = left[taken:]
-    for _ in range(300):
-        if not here.advance(LATER, limit=2).runs:
-            break
+    while here.advance(LATER, limit=5).runs:
+        pass
     assert not here.run("SELECT 1 FROM runs WHERE shop_id = :shop AND state = 'waiting'")
     for who in NAMES:
         assert sorted(here.actions(who)) == reference(steps, told, who, exits), who
