@@ -51,7 +51,9 @@ def decide(
         matched = {one.live.rule_id: [triggers[row] for row in one.rows] for one in prepared}
         reached = [triggers[row] for row in sorted({row for one in prepared for row in one.rows})]
         history = store.load(session, shop, [one.live for one in prepared], reached, matched=matched)
-        decisions = engine.settle(circumstances, prepared, triggers, features, history, cutoffs=cutoffs)
+        decisions = engine.settle(
+            circumstances, prepared, triggers, features, history, cutoffs=cutoffs, clusters=clusters
+        )
         writing.write(session, shop.id, decisions, recorded_at=recorded_at)
     return decisions
 

@@ -29,7 +29,7 @@ from .candidates import Contest, Prepared
 from .candidates import is_asked as is_asked
 from .cast import Cast
 from .demands import may_skip
-from .facts import Columns, Trigger
+from .facts import Clusters, Columns, Trigger
 from .guardrails import judge, verdict_of
 from .history import Belonging, History, Kept, Message
 from .judging import Judge, Judged, messages_of
@@ -100,14 +100,15 @@ def decide(
 
 def settle(
     circumstances: Circumstances, prepared: Sequence[Prepared], triggers: Sequence[Trigger], features: Columns,
-    history: History, *, cutoffs: Mapping[UUID, Cutoff] | None = None,
+    history: History, *, cutoffs: Mapping[UUID, Cutoff] | None = None, clusters: Clusters | None = None,
 ) -> list[Decision]:  # fmt: skip
-    """As `decide`, of rules already held against the triggers. Decisions come in the order in which they are made."""
+    """As `decide`, of rules already held against the triggers. Decisions come in the order in which they are made.
+    `clusters`: of each trigger, for the receipt."""
     if not prepared:
         return []
     prior = list(zip(features["orders"].tolist(), features["revenue_minor"].tolist(), strict=True))
     cast = Cast(triggers, history, circumstances.zone)
-    call = _Call(circumstances, prepared, cast, prior, cutoffs)
+    call = _Call(circumstances, prepared, cast, prior, cutoffs, clusters)
     return [one for contests in candidates.rounds(prepared, cast) for one in call.round(contests)]
 
 
@@ -141,6 +142,7 @@ class _Call:
     cast: Cast
     prior: Sequence[tuple[float, float]]
     cutoffs: Mapping[UUID, Cutoff] | None
+    clusters: Clusters | None
     judge: Judge = field(init=False)
     causes: dict[Any, orjson.Fragment] = field(default_factory=dict)
     rations: dict[UUID, Ration | None] = field(default_factory=dict)
@@ -258,6 +260,9 @@ class _Call:
             "cause": self.cause(self.cast.triggers[row]), "who": self.cast.who(row), "seen": one.seen[at],
             "order": one.orders[at], "values": one.values[at], "score": one.score[at], "given": turn.judged[0],
         }  # fmt: skip
+        cluster = self.clusters[row] if self.clusters is not None else None
+        if cluster is not None:
+            written["cluster"] = cluster["label_key"]
         if turn.judged[1]:
             written["stopped"] = turn.judged[1]
         if drawn is not None:

@@ -7,6 +7,7 @@ Form 2 (`v`) is kept short; what a rule version says is read there again (`expan
     holdout             the shares held out: [of the shop, of the strategy]
     cause               {trigger, key, at, event_id?, campaign_id?}
     who                 the customer's random key, of which every draw is made
+    cluster             the label of the cluster it was in, if there was a clustering
     seen                the values that the condition looked at, in the order of `fields`; null: not known
     order               the order expected of this customer
     values, score       what each arm is worth (null: unknown), and the rule under its policy

@@ -9,13 +9,17 @@ import pytest
 from sqlalchemy import text
 
 from operation_agent.clustering import job as clustering
+from operation_agent.clustering import membership
+from operation_agent.customers import features
+from operation_agent.decision import batch
+from operation_agent.decision.facts import SCHEDULE, Trigger
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Conflict
 from operation_agent.kit.ids import digest_id
 from operation_agent.proposals import evidence, job
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop, update_settings
-from operation_agent.strategies import lifecycle
+from operation_agent.strategies import lifecycle, live
 from operation_agent.strategies.predictor import Measured
 
 pytestmark = pytest.mark.integration
@@ -181,3 +185,23 @@ def _assign(session, shop, strategy_id: UUID, customer_id: UUID, *, held_out: bo
             ),
             values,
         )
+
+
+def test_receipts_say_in_which_cluster_a_customer_was(engine, shop):
+    clustered(engine, shop)
+    with for_shop(engine, shop.id) as session:
+        lifecycle.start(session, shop, "win_back", at=SYSTEM.now(), actor="test")
+        table = features.compute_all(session, shop.id, AT)
+        clusters = membership.assign(session, shop.id, table).clusters
+        rules = frozenset(one.rule_id for one in live.live_rules(session, shop.id))
+        triggers = [
+            Trigger(one, key, SCHEDULE, None, AT, rule_ids=rules)
+            for one, key in zip(table.customer_ids, table.random_keys, strict=True)
+        ]
+        decisions = batch.decide(session, shop, triggers, table, clusters, recorded_at=AT)
+        labels = {one: cluster["label_key"] for one, cluster in zip(table.customer_ids, clusters, strict=True)}
+        told = session.execute(
+            text("SELECT customer_id, receipt ->> 'cluster' AS label FROM decisions WHERE shop_id = :s"), {"s": shop.id}
+        ).all()
+    assert len(told) == len(decisions) > 100
+    assert all(row.label == labels[row.customer_id] for row in told)
