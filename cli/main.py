@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import database, demo_command, imports, keys, shops, strategies, strategy_folder, users, work
+from cli import database, demo_command, imports, keys, rehearsal, shops, strategies, strategy_folder, users, work
 from cli.output import AsJson
 
 app = typer.Typer(
@@ -63,9 +63,11 @@ app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
 strategies.app.command()(strategy_folder.export)
 strategies.app.command()(strategy_folder.apply)
+strategies.app.command()(rehearsal.impact)
 app.add_typer(strategies.app, name="strategy")
 app.command("import")(imports.import_file)
 app.command("cluster")(work.cluster)
+app.command("backtest")(rehearsal.backtest)
 app.command("bench")(work.bench)
 app.command(
     "simulate", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

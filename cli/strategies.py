@@ -69,7 +69,11 @@ def show(
 
     with in_shop(shop) as (session, found):
         row = records.find(session, found.id, key)
-        raw = authoring.at_version(session, found.id, row, _version(version)).definition if version else row.definition
+        raw = (
+            authoring.at_version(session, found.id, row, read_version(version)).definition
+            if version
+            else row.definition
+        )
     definition = records.read(raw).to_dict()
     if as_json:
         show_json(definition)
@@ -130,7 +134,7 @@ def new(
         if template is not None:
             made = [library.template(template)]
         else:
-            raw = document.read(_content(file), name=str(file)) if file else None
+            raw = document.read(read_content(file), name=str(file)) if file else None
             made = [forms.read_of_shop(session, found.id, one) for one in (raw if isinstance(raw, list) else [raw])]
         if len(made) > 1 and key is not None:
             raise Rejected("the file holds several rules; each has its own key", where="--key")
@@ -160,7 +164,7 @@ def validate(
     from operation_agent.strategies.vocabulary import vocabulary
 
     try:
-        raw = document.read(_content(file), name=str(file))
+        raw = document.read(read_content(file), name=str(file))
         if shop is None:
             found = forms.problems(raw, vocabulary())
         else:
@@ -192,7 +196,7 @@ def diff(
     with in_shop(shop) as (session, found):
         row = records.find(session, found.id, key)
         first, second = (
-            records.read(authoring.at_version(session, found.id, row, _version(one)).definition)
+            records.read(authoring.at_version(session, found.id, row, read_version(one)).definition)
             for one in (before, after)
         )
     _show_changes(authoring.compare(first, second), as_json=as_json)
@@ -335,7 +339,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
 
 
-def _version(written: str) -> Any:
+def read_version(written: str) -> Any:
     from operation_agent.kit.errors import Rejected
 
     if written in ("live", "draft"):
@@ -361,7 +365,7 @@ def _amount(written: str | None) -> Any:
     return found
 
 
-def _content(file: Path | None) -> bytes:
+def read_content(file: Path | None) -> bytes:
     import sys
 
     from operation_agent.kit.errors import NotFound
