@@ -160,10 +160,13 @@ WITH RECURSIVE chain AS (
   SELECT c.id AS asked, c.id, c.merged_into, 0 AS depth FROM customers c WHERE c.shop_id = :shop AND c.id = ANY(:ids)
   UNION ALL
   SELECT chain.asked, c.id, c.merged_into, chain.depth + 1
-  FROM chain JOIN customers c ON c.shop_id = :shop AND c.id = chain.merged_into WHERE chain.depth < 100
+  FROM chain CROSS JOIN LATERAL (
+    SELECT * FROM customers c WHERE c.shop_id = :shop AND c.id = chain.merged_into LIMIT 1) c
+  WHERE chain.merged_into IS NOT NULL AND chain.depth < 100
 )
 SELECT chain.asked, c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.time_zone
-FROM chain JOIN customers c ON c.shop_id = :shop AND c.id = chain.id WHERE chain.merged_into IS NULL
+FROM chain CROSS JOIN LATERAL (SELECT * FROM customers c WHERE c.shop_id = :shop AND c.id = chain.id LIMIT 1) c
+WHERE chain.merged_into IS NULL
 """
 
 

@@ -343,8 +343,8 @@ REFUSALS = (Conflict, Denied, NotFound, Rejected)
 
 
 class Machine(RuleBasedStateMachine):
-    """`engine` is set by the test. `steps` and `seen` count over all examples. `failures`: the first is what went wrong;
-    Hypothesis runs the example again, and with threads it may go well then."""
+    """`engine` is set by the test. `steps` and `seen` count over all examples. `failures`: the first is what went
+    wrong; Hypothesis runs the example again, and with threads it may go well then."""
 
     engine: Any
     failures: ClassVar[list[BaseException]] = []
