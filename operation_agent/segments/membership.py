@@ -235,10 +235,12 @@ def _instant(at: float) -> datetime:
 # -- everybody --------------------------------------------------------------------------------------------------------
 
 _NOW = """
-SELECT m.customer_id, (array_position(%(segments)s::uuid[], m.segment_id) - 1)::int4 AS place
-FROM segment_members m WHERE m.shop_id = %(shop)s AND m.left_at IS NULL AND m.segment_id = ANY(%(segments)s::uuid[])
+SELECT m.customer_id, bit_or(1::int8 << (array_position(%(segments)s::uuid[], m.segment_id) - 1))::int8 AS mask
+FROM segment_members m
+WHERE m.shop_id = %(shop)s AND m.left_at IS NULL AND m.segment_id = ANY(%(segments)s::uuid[]) GROUP BY m.customer_id
 """
-_NOW_ROW = wire.row_type({"customer_id": "uuid", "place": "int4"})
+_NOW_ROW = wire.row_type({"customer_id": "uuid", "mask": "int8"})
+_BITS = 60
 
 
 def screen(session: Session, shop: Shop, as_of: datetime) -> list[UUID]:
@@ -267,11 +269,14 @@ def screen(session: Session, shop: Shop, as_of: datetime) -> list[UUID]:
 
 def _members(session: Session, shop_id: UUID, listed: Sequence[Segment], everyone: FeatureTable) -> NDArray[np.bool_]:
     """Segment by customer: who is in now, as it is written."""
-    values = {"shop": shop_id, "segments": [one.id for one in listed]}
-    rows = wire.copy_out(session, _NOW, values, _NOW_ROW)
     inside = np.zeros((len(listed), len(everyone)), np.bool_)
-    is_known, places = wire.places(rows["customer_id"], everyone.customer_ids)
-    inside[rows["place"][is_known], places] = True
+    for start in range(0, len(listed), _BITS):
+        part = listed[start : start + _BITS]
+        rows = wire.copy_out(session, _NOW, {"shop": shop_id, "segments": [one.id for one in part]}, _NOW_ROW)
+        is_known, places = wire.places(rows["customer_id"], everyone.customer_ids)
+        masks = rows["mask"][is_known].astype(np.int64)
+        for place in range(len(part)):
+            inside[start + place, places] = (masks >> place) & 1
     return inside
 
 

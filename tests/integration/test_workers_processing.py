@@ -152,7 +152,7 @@ def test_two_schedulers_take_each_tick_once(engine, shop_id):
         shop = load_shop(session, shop_id)
         first = due_ticks(session, shop, at=at)
         second = due_ticks(session, shop, at=at)
-    # each job once, however many hours have passed: a clustering, a comparison, the segments, and weekly ones on some days
+    # each job once, however many hours have passed: a clustering, a comparison, the segments; on some days weekly ones
     assert 3 <= first <= len(calendar.JOBS) and second == 0
 
 
