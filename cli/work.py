@@ -10,7 +10,7 @@ import typer
 
 from cli.output import AsJson, show_json, show_table
 
-BENCHES = ("intake", "pipeline", "clustering")
+BENCHES = ("intake", "pipeline", "clustering", "rules")
 
 
 def cluster(
@@ -43,7 +43,7 @@ def simulate(context: typer.Context) -> None:
 
 def bench(
     name: Annotated[
-        str | None, typer.Argument(help="One of bench/: intake, pipeline, clustering; all when absent.")
+        str | None, typer.Argument(help="One of bench/: intake, pipeline, clustering, rules; all when absent.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -32,7 +32,8 @@ second is the first itself where nothing is unknown."""
 AT = "at"
 LARGE = 4096
 """From so many rows on it pays to look whether all of them are decided already."""
-_FEW_MEMBERS = 3
+_FEW_MEMBERS = 16
+"""So many comparisons of small codes are faster than looking each code up in a table."""
 _ROWS_KEPT = 64
 
 
@@ -185,6 +186,16 @@ class Batch:
         self.codes: Mapping[Key, tuple[Labels, dict[Any, int], Any]] = _Codes(columns, objects)
         self.outcomes: dict[str, Masks] = {}
         self._rows: dict[int, Row] = {}
+        self._nowhere: Any = None
+
+    @property
+    def nowhere(self) -> NDArray[np.bool_]:
+        """No row; not to be written to."""
+        if self._nowhere is None:
+            self._nowhere = np.zeros(self.n, np.bool_)
+            self._nowhere.setflags(write=False)
+        found: NDArray[np.bool_] = self._nowhere
+        return found
 
     def row(self, index: int) -> Row:
         """One of the rows; the ones asked for last are kept."""

@@ -42,7 +42,7 @@ from .condition import (
 
 Mask = NDArray[np.bool_]
 
-BLOCK = 32_768
+BLOCK = 65_536
 """Rows taken together: the blocks of the columns stay in the processor's cache over all rules (bench/rules.py)."""
 FEW = 8
 """Up to so many rows are faster as plain values, one by one (bench/rules.py)."""
@@ -77,9 +77,8 @@ class LeafResult(NamedTuple):
         return written | {key: value for key, value in also.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Which rows matched, and which cannot be told. Row order is the columns'."""
+class Evaluation(NamedTuple):
+    """Which rows matched, and which cannot be told. Row order is the columns'. The masks may be shared: read only."""
 
     matched: Mask
     unknown: Mask
@@ -138,20 +137,20 @@ def evaluate_all(conditions: Sequence[CompiledCondition], columns: Columns | Bat
     if n <= FEW:
         return [_one_by_one(one, batch, n) for one in conditions]
     if n <= BLOCK:
-        return [Evaluation(*_told(one._together(batch)), one, batch) for one in conditions]
+        return [Evaluation(*_told(one._together(batch), batch), one, batch) for one in conditions]
     matched = [np.empty(n, np.bool_) for _ in conditions]
     unknown = [np.empty(n, np.bool_) for _ in conditions]
     for start in range(0, n, BLOCK):
         part = batch.block(start, min(start + BLOCK, n))
         rows = slice(start, start + part.n)
         for one, true, unsure in zip(conditions, matched, unknown, strict=True):
-            true[rows], unsure[rows] = _told(one._together(part))
+            true[rows], unsure[rows] = _told(one._together(part), part)
     return [Evaluation(*masks, batch) for masks in zip(matched, unknown, conditions, strict=True)]
 
 
-def _told(masks: Masks) -> tuple[Any, Any]:
+def _told(masks: Masks, batch: Batch) -> tuple[Any, Any]:
     true, maybe = masks
-    return true, maybe ^ true
+    return true, batch.nowhere if maybe is true else maybe ^ true
 
 
 def _one_by_one(condition: CompiledCondition, batch: Batch, n: int) -> Evaluation:
