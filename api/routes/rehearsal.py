@@ -169,6 +169,22 @@ class Backtest(BacktestSummary):
     )
 
 
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Of a body that is read as a document: in one piece, since `#/$defs` means nothing inside an OpenAPI document."""
+    written = model.model_json_schema()
+    parts = written.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, dict) and "$ref" in node:
+            return whole(parts[node["$ref"].rpartition("/")[2]])
+        if isinstance(node, dict):
+            return {key: whole(value) for key, value in node.items()}
+        return [whole(one) for one in node] if isinstance(node, list) else node
+
+    found: dict[str, Any] = whole(written)
+    return found
+
+
 # -- the test bench -----------------------------------------------------------------------------------------------
 
 
@@ -178,7 +194,7 @@ class Backtest(BacktestSummary):
     summary="Try a definition that is not saved on customers; nothing is written",
     response_model=DryRun,
     responses=_ASKING,
-    openapi_extra=described(DryRunAsked.model_json_schema()),
+    openapi_extra=described(_schema(DryRunAsked)),
 )
 def try_definition(body: Written, caller: Reader, database: Database, once: Idempotent) -> Response:
     """`definition` is needed. One whose key is a strategy's of the shop is tried as a version of it."""
@@ -204,7 +220,7 @@ def try_definition(body: Written, caller: Reader, database: Database, once: Idem
     summary="Try a version of a strategy on customers as of now; nothing is written",
     response_model=DryRun,
     responses=_ASKING,
-    openapi_extra=described(DryRunAsked.model_json_schema()),
+    openapi_extra=described(_schema(DryRunAsked)),
 )
 def try_strategy(strategy: Name, body: Written, caller: Reader, database: Database, once: Idempotent) -> Response:
     """On up to 50 chosen customers, or on one who is imagined, by the code that decides live."""
@@ -295,7 +311,7 @@ def _measured(session: Session, shop: Shop, found: Choice, in_flight: Literal["f
     status_code=202,
     response_model=Backtest,
     responses=_ASKING,
-    openapi_extra=described({**BacktestAsked.model_json_schema(), "examples": [{"days": 90, "version": "draft"}]}),
+    openapi_extra=described(_schema(BacktestAsked)),
 )
 def ask_backtest(strategy: Name, body: Written, caller: Reader, database: Database, once: Idempotent) -> Response:
     """What is live is held beside it. It takes up to a minute or two: GET /api/backtests/{id} until its state is `done`
