@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.strategies import _amount, _version
+from cli.strategies import _amount, read_version
 from operation_agent.kit.errors import Rejected
 from operation_agent.strategies import document
 from operation_agent.strategies.library import library
@@ -57,4 +57,4 @@ def test_an_amount_that_is_none_is_refused(written):
 @pytest.mark.parametrize("written", ["", "newest", "-1", "1.5", "²", "9" * 30])
 def test_a_version_that_is_none_is_refused(written):
     with pytest.raises(Rejected):
-        _version(written)
+        read_version(written)
