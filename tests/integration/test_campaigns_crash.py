@@ -57,7 +57,7 @@ def told(place: Place) -> dict[str, Any]:
         "budgets": [tuple(row) for row in place.run(
             "SELECT reserved_minor, spent_minor FROM budgets WHERE shop_id = :shop")],
         "assignments": place.run("SELECT count(*) FROM assignments WHERE shop_id = :shop")[0][0],
-        "campaigns": [(row.due_at, row.state) for row in place.campaigns()],
+        "campaigns": [(row.due_at, row.state, row.reason) for row in place.campaigns()],
         "looked_at": place.run("SELECT sum(customers) FROM campaign_chunks WHERE shop_id = :shop")[0][0],
         "open": place.open_ticks(),
     }  # fmt: skip
