@@ -10,7 +10,7 @@ import typer
 
 from cli.output import AsJson, show_json, show_table
 
-BENCHES = ("intake", "pipeline", "clustering", "rules")
+BENCHES = ("intake", "pipeline", "clustering", "rules", "campaign")
 
 
 def cluster(
