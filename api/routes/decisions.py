@@ -199,7 +199,7 @@ def get(
     operation_id="replay_decision",
     summary="Recompute a decision from its receipt",
     response_model=Replay,
-    responses=MISSING,
+    responses={**MISSING, 409: {"model": Problem, "description": "The Idempotency-Key was used for another request"}},
 )
 def replay(decision_id: UUID, caller: Reader, database: Database, once: Idempotent) -> Response:
     """The condition over the values seen, the guardrails over what they were given, the draws from the shop's seed:
