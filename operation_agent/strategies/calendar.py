@@ -113,7 +113,7 @@ def _wake_job(session: Session, shop: Shop, topic: str, until: datetime, at: dat
 
 
 def _newest(expression: str, time_zone: str, until: datetime) -> datetime | None:
-    """The newest due time of the last eight days; most come every hour or night, so the last two are looked at first."""
+    """The newest due time of the last eight days. Most jobs come every hour or night: two are looked at first."""
     for days in (2, 8):
         found = max(recurrence.fire_times(expression, time_zone, until - timedelta(days=days), until), default=None)
         if found is not None:

@@ -25,7 +25,6 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 from operation_agent.strategies import lifecycle, live
 from operation_agent.strategies.library import library
-
 from tests.integration.deciding import AT, carts, decide, make_people, started, table
 
 pytestmark = pytest.mark.integration
