@@ -15,36 +15,40 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from operation_agent.actions.segments import Manner
 from operation_agent.clustering import membership
 from operation_agent.customers import features
-from operation_agent.decision import quiet_hours, reading
+from operation_agent.decision import reading
 from operation_agent.decision.engine import Decision
 from operation_agent.decision.facts import Trigger
 from operation_agent.events import columns as event_columns
 from operation_agent.store.shops import Shop
-from rules import evaluate
+from operation_agent.strategies.calendar import zone_of
+from rules import evaluate, program
 from rules.condition import Condition, leaves
-from rules.limits import QuietHours
 from rules.program import Branch, Due, Parked, Wait, at_path, resume, walk
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One action that would have come due at `at` (shop time, quiet hours kept). `is_moved`: they put it off."""
+    """One action that would have come due at `at` (shop time, quiet hours kept). `is_moved`: they put it off.
+    `planned_at`: when it would have been written down, the decision's moment or that of the last wait or branch."""
 
     decision: Decision
     due: Due
     at: datetime
     is_moved: bool
+    planned_at: datetime
 
 
 @dataclass(slots=True)
 class Followed:
-    """`ended`: actions that did not come due, since an event had ended the rule; each with when it would have."""
+    """`ended`: actions that did not come due, since an event had ended the rule; each with when it would have.
+    `under_way`: decisions whose customers would still be waiting."""
 
     sent: list[Sent]
     ended: list[tuple[Decision, datetime]]
-    under_way: int = 0
+    under_way: list[Decision]
 
 
 @dataclass(slots=True)
@@ -56,46 +60,50 @@ class _Walker:
     exit_at: datetime | None
 
     @property
+    def event_id(self) -> UUID | None:
+        event = self.decision.trigger.event
+        return event.id if event is not None else None
+
+    @property
     def properties(self) -> dict[str, Any]:
         event = self.decision.trigger.event
         return event.properties if event is not None else {}
 
 
-def follow(
-    session: Session, shop: Shop, decisions: Sequence[Decision], *, until: datetime, quiet: QuietHours | None
-) -> Followed:
-    """Walk the arms of decisions to act, up to `until` (shop time). `quiet`: the shop's own quiet hours."""
+def follow(session: Session, shop: Shop, decisions: Sequence[Decision], *, until: datetime) -> Followed:
+    """Walk the arms that were drawn, up to `until` (shop time)."""
     exits = _exits(session, shop, [one for one in decisions if one.exit_on])
-    walkers = [_Walker(one, "0", one.decided_at, None, exits.get(one.id)) for one in decisions]
-    followed = Followed([], [])
+    walkers = [_Walker(one, program.START, one.decided_at, None, exits.get(one.id)) for one in decisions]
+    manners: dict[UUID, Manner] = {}
+    for one in decisions:
+        if one.strategy_id not in manners:
+            manners[one.strategy_id] = Manner.of(one.limits, shop)
+    followed = Followed([], [], [])
     while walkers:
         stopped: list[tuple[_Walker, Parked]] = []
         for walker in walkers:
-            parked = _walk(walker, quiet, followed)
-            if parked is None or (walker.exit_at is not None and walker.exit_at < parked.at):
+            parked = _walk(shop, walker, manners[walker.decision.strategy_id], followed)
+            if parked is None or (walker.exit_at is not None and walker.exit_at <= parked.at):
                 continue
             if parked.at > until:
-                followed.under_way += 1
+                followed.under_way.append(walker.decision)
             else:
                 stopped.append((walker, parked))
         walkers = _resumed(session, shop, stopped, until, followed)
     return followed
 
 
-def _walk(walker: _Walker, quiet: QuietHours | None, followed: Followed) -> Parked | None:
+def _walk(shop: Shop, walker: _Walker, manner: Manner, followed: Followed) -> Parked | None:
     decision = walker.decision
     assert decision.arm is not None
-    walked = walk(decision.arm, walker.path, walker.at, decision.zone, walker.properties, coupon=walker.coupon)
+    zone = zone_of(decision.zone, shop)
+    walked = walk(decision.arm, walker.path, walker.at, zone, walker.properties, coupon=walker.coupon)
     for due in walked.due:
-        at = due.due_at
-        if due.placed.step.is_message:
-            for hours in (quiet, decision.limits.quiet_hours):
-                if hours is not None and hours.otherwise == "delay":
-                    at = quiet_hours.next_allowed(at, decision.zone, hours)
+        at = manner.due_at(due, zone)
         if walker.exit_at is not None and walker.exit_at <= at:
             followed.ended.append((decision, at))
         else:
-            followed.sent.append(Sent(decision, due, at, at != due.due_at))
+            followed.sent.append(Sent(decision, due, at, at != due.due_at, walker.at))
     walker.coupon = walked.coupon
     return walked.parked
 
@@ -136,7 +144,7 @@ def _resumed(
         assert parked.deadline is not None
         at = parked.deadline if came_at is None else came_at
         if at > until:
-            followed.under_way += 1
+            followed.under_way.append(walker.decision)
         elif walker.exit_at is None or walker.exit_at > at:
             going.append(_on(walker, parked, came_at is not None, at))
     for (walker, parked), holds in zip(branches, _looked_at(session, shop, branches), strict=True):
@@ -152,10 +160,11 @@ def _on(walker: _Walker, parked: Parked, outcome: bool, at: datetime) -> _Walker
 
 _AWAITED = text("""
 SELECT r.number, t.occurred_at, t.event_id FROM unnest(CAST(:numbers AS int[]), CAST(:customers AS uuid[]),
-  CAST(:since AS timestamptz[]), CAST(:until AS timestamptz[]), CAST(:types AS text[]))
-  AS r (number, customer_id, since, until, types)
-JOIN timeline t ON t.shop_id = :shop AND t.customer_id = r.customer_id AND t.occurred_at > r.since
+  CAST(:since AS timestamptz[]), CAST(:until AS timestamptz[]), CAST(:types AS text[]),
+  CAST(:begun_by AS uuid[])) AS r (number, customer_id, since, until, types, begun_by)
+JOIN timeline t ON t.shop_id = :shop AND t.customer_id = r.customer_id AND t.occurred_at >= r.since
   AND t.occurred_at <= r.until AND t.type = ANY(string_to_array(r.types, ','))
+  AND t.event_id IS DISTINCT FROM r.begun_by
 ORDER BY r.number, t.occurred_at, t.event_id
 """)
 
@@ -172,6 +181,7 @@ def _awaited(session: Session, shop: Shop, waits: Sequence[tuple[_Walker, Parked
             "customers": [walker.decision.customer_id for walker, _ in waits],
             "since": [parked.at for _, parked in waits], "until": [parked.deadline for _, parked in waits],
             "types": [",".join(step.events) for step in steps],
+            "begun_by": [walker.event_id for walker, _ in waits],
         },
     ).all()  # fmt: skip
     asked = {row.event_id for row in rows if steps[row.number].where is not None or steps[row.number].name is not None}
