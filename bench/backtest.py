@@ -47,7 +47,7 @@ AIM_SECONDS = 120.0
 SPAN = (
     """CREATE TEMPORARY TABLE visits AS
     SELECT p.id, %(at)s - random() * %(days)s * interval '1 day' AS at, random() AS depth
-    FROM (SELECT id, CASE WHEN random() < 0.5 THEN 1 + floor(random_exponential(5)) ELSE 0 END::int AS visits
+    FROM (SELECT id, CASE WHEN random() < 0.5 THEN 1 + floor(random_exponential(6)) ELSE 0 END::int AS visits
           FROM people) AS p, generate_series(1, p.visits) n""",
     """CREATE TEMPORARY TABLE steps AS
     SELECT v.id, v.at + s.after AS at, s.type, gen_random_uuid() AS event_id, 'p' || floor(random() * 40) AS product
