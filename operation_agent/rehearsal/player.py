@@ -6,12 +6,10 @@ written to. That is told here at once; whoever it cannot be told of goes through
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +38,7 @@ NEAR = 7 * 86_400.0
 
 @dataclass(slots=True)
 class Player:
-    """`later`: what comes to be known at a moment, (seconds since 1970, number, customer, what)."""
+    """`later`: by customer, what comes to be known, and when (seconds since 1970); None is a complaint."""
 
     session: Session
     shop: Shop
@@ -51,8 +49,7 @@ class Player:
     history: History = field(init=False)
     tally: Tally = field(default_factory=Tally)
     met: set[UUID] = field(default_factory=set)
-    later: list[tuple[float, int, UUID, Message | Coupon | None]] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=count)
+    later: dict[UUID, list[tuple[float, Message | Coupon | None]]] = field(default_factory=dict)
     _limits: ShopLimits = field(init=False)
     _days: dict[datetime, Any] = field(default_factory=dict)
     _complaint_span: float = field(init=False)
@@ -64,17 +61,22 @@ class Player:
         self._complaint_span = max([*spans, self._limits.complaint_cooldown or timedelta(0)]).total_seconds()
 
     def decide(self, triggers: Sequence[Trigger], columns: Columns, features: Columns) -> None:
-        """Decide about a part of the stream, in order of time; row i is trigger i."""
+        """Decide about a part of the stream, in order of time; row i is trigger i. A customer's first trigger for
+        everybody, then the second: what the first led to is known by then."""
         prepared = candidates.prepare(self.cast.rules, triggers, columns, features, self.circumstances)
         if not prepared:
             return
-        self._meet([triggers[row] for row in sorted({row for one in prepared for row in one.rows})])
-        self._learn(min(trigger.at for trigger in triggers).timestamp())
-        left = self._told_at_once(prepared, triggers)
-        made = engine.settle(self.circumstances, left, triggers, features, self.history)
-        for decision in made:
-            self._count(decision)
-        self._follow([one for one in made if one.arm is not None and one.arm.steps])
+        rows = sorted({row for one in prepared for row in one.rows})
+        self._meet([triggers[row] for row in rows])
+        turns = _turns(rows, triggers)
+        for turn in range(max(turns.values()) + 1):
+            self._learn([triggers[row] for row in rows if turns[row] == turn])
+            mine = [_only(one, [i for i, row in enumerate(one.rows) if turns[row] == turn]) for one in prepared]
+            left = self._told_at_once(mine, triggers)
+            made = engine.settle(self.circumstances, left, triggers, features, self.history) if left else []
+            for decision in made:
+                self._count(decision)
+            self._follow([one for one in made if one.arm is not None and one.arm.steps])
 
     # -- who they are -------------------------------------------------------------------------------------------------
 
@@ -111,17 +113,23 @@ class Player:
             self._know_later(row.occurred_at.timestamp(), row.customer_id, None)
 
     def _know_later(self, at: float, customer_id: UUID, what: Message | Coupon | None) -> None:
-        heapq.heappush(self.later, (at, next(self._numbers), customer_id, what))
+        self.later.setdefault(customer_id, []).append((at, what))
 
-    def _learn(self, now: float) -> None:
-        """What has come to be known by `now`."""
-        while self.later and self.later[0][0] <= now:
-            at, _, customer_id, what = heapq.heappop(self.later)
-            past = self.history.past_of(customer_id)
-            if what is None:
-                past.complained_at = max(past.complained_at or at, at)
-            else:
-                _keep(past, what)
+    def _learn(self, triggers: Sequence[Trigger]) -> None:
+        """What has come to be known of each customer by its trigger."""
+        for trigger in triggers if self.later else ():
+            waiting = self.later.get(trigger.customer_id)
+            if waiting is None:
+                continue
+            now, past = trigger.at.timestamp(), self.history.past_of(trigger.customer_id)
+            for at, what in waiting:
+                if at > now:
+                    continue
+                if what is None:
+                    past.complained_at = max(past.complained_at or at, at)
+                else:
+                    _keep(past, what)
+            self.later[trigger.customer_id] = [one for one in waiting if one[0] > now]
 
     # -- what is told at once -----------------------------------------------------------------------------------------
 
@@ -139,7 +147,7 @@ class Player:
                     keep.append(position)
                 else:
                     self.tally.day(self._day(trigger.at)).verdicts[verdict] += 1
-            left.append(one if len(keep) == len(one.rows) else _only(one, keep))
+            left.append(_only(one, keep))
         return [one for one in left if one.rows]
 
     def _verdict(self, one: Prepared, position: int, trigger: Trigger, reach: dict[int, str | None]) -> str | None:
@@ -241,6 +249,17 @@ class Player:
             self._know_later(sent.planned_at.timestamp(), sent.decision.customer_id, what)
 
 
+def _turns(rows: Sequence[int], triggers: Sequence[Trigger]) -> dict[int, int]:
+    """The number of each row among those of its customer."""
+    seen: Counter[UUID] = Counter()
+    found = {}
+    for row in rows:
+        customer_id = triggers[row].customer_id
+        found[row] = seen[customer_id]
+        seen[customer_id] += 1
+    return found
+
+
 def _place(wanted: Demands, decision: Decision) -> int:
     """Of the arm that was drawn."""
     arm = decision.arm
@@ -262,6 +281,8 @@ def _drop(listed: list[Any], what: Any) -> None:
 
 def _only(one: Prepared, keep: Sequence[int]) -> Prepared:
     """Some of a prepared rule's rows."""
+    if len(keep) == len(one.rows):
+        return one
 
     def some(values: Sequence[Any]) -> list[Any]:
         return [values[position] for position in keep]
