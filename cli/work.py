@@ -10,7 +10,7 @@ import typer
 
 from cli.output import AsJson, show_json, show_table
 
-BENCHES = ("intake", "pipeline", "clustering", "rules", "campaign")
+BENCHES = ("intake", "pipeline", "clustering", "rules", "campaign", "backtest")
 
 
 def cluster(
