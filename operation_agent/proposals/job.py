@@ -25,14 +25,14 @@ from operation_agent.kit.ids import new_id
 from operation_agent.kit.money import minor_digits
 from operation_agent.store import audit
 from operation_agent.store.shops import Shop
-from operation_agent.strategies import lifecycle
 from operation_agent.strategies.generator import Draft, drafts
 from operation_agent.strategies.library import library
 from operation_agent.strategies.portfolio import Bounds, LeftOut, Option, Portfolio, choose
 from operation_agent.strategies.predictor import Prediction
 from rules.limits import Budget
 
-from . import evidence, reach, views, worth
+from . import drafting, evidence, reach, views, worth
+from .drafting import Standing
 
 HORIZON = timedelta(days=30)
 MESSAGES, STRATEGIES = 4.0, 6
@@ -63,19 +63,21 @@ class Run:
 def propose(session: Session, shop: Shop, *, as_of: datetime, at: datetime, actor: str) -> Run:
     """Look as of `as_of` (shop time), draft the best set, keep the rest with reasons; `at` is system time.
 
-    Raises Conflict while there is no clustering. What an earlier run drafted and nobody started is replaced.
+    Raises Conflict while there is no clustering. What an earlier run drafted and nobody touched is kept up to date, or
+    withdrawn.
     """
     live = membership.live_model(session, shop.id)
     if live is None:
         raise Conflict("there is no clustering yet: `opagent cluster` makes one", code="no_clustering")
-    _withdraw(session, shop, at=at, actor=actor)
+    known = drafting.standing(session, shop)
     everything = _options(session, shop, live.id, as_of)
     bounds = _bounds(shop)
-    chosen = choose([_option(draft, found) for draft, found in everything if _is_new(session, shop, draft)], bounds)
-    run_id = new_id()
+    chosen = choose([_option(draft, found) for draft, found in everything if not known.is_taken(draft)], bounds)
+    picked = [draft for draft, _ in everything if draft.strategy.key in chosen.chosen]
+    drafting.withdraw(session, shop, known, picked, at=at, actor=actor)
     run = Run(
-        run_id,
-        tuple(_proposal(session, shop, draft, found, chosen, at, actor) for draft, found in everything),
+        new_id(),
+        tuple(_proposal(session, shop, draft, found, chosen, known, at, actor) for draft, found in everything),
         chosen.profit,
         chosen.spend,
     )
@@ -135,75 +137,17 @@ def _bounds(shop: Shop) -> Bounds:
     )
 
 
-def _is_new(session: Session, shop: Shop, draft: Draft) -> bool:
-    """Whether nothing for the same cluster from the same template is there already, in whatever depth: running, or a
-    draft that somebody has made their own."""
-    row = session.execute(
-        text(
-            "SELECT 1 FROM proposals p JOIN strategies s ON s.shop_id = p.shop_id AND s.id = p.strategy_id"
-            " WHERE p.shop_id = :shop AND p.template = :template AND p.lineage_id = :lineage"
-            " AND s.state <> 'archived'"
-        ),
-        {"shop": shop.id, "template": draft.template, "lineage": draft.cluster.lineage},
-    )
-    return row.first() is None
-
-
 def _proposal(
-    session: Session, shop: Shop, draft: Draft, prediction: Prediction, chosen: Portfolio, at: datetime, actor: str
-) -> Proposal:
-    key = draft.strategy.key
-    if key not in chosen.chosen:
-        left = next((one for one in chosen.left_out if one.key == key), None)
-        left = left or LeftOut(key, "running", {"template": draft.template})
+    session: Session, shop: Shop, draft: Draft, prediction: Prediction, chosen: Portfolio, known: Standing,
+    at: datetime, actor: str,
+) -> Proposal:  # fmt: skip
+    if draft.strategy.key not in chosen.chosen:
+        left = next((one for one in chosen.left_out if one.key == draft.strategy.key), None)
+        left = left or LeftOut(draft.strategy.key, "running", {"template": draft.template})
         return Proposal(new_id(), draft, prediction, left, None, "left_out")
-    draft = replace(draft, strategy=replace(draft.strategy, key=_free_key(session, shop, key)))
-    row = lifecycle.create(session, shop, draft.strategy, at=at, actor=actor)
-    started = _may_start(shop, prediction) and _start(session, shop, row.key, at=at, actor=actor)
-    return Proposal(new_id(), draft, prediction, None, row.id, "started" if started else "drafted")
-
-
-def _free_key(session: Session, shop: Shop, key: str) -> str:
-    """`key`, or with the number of its turn: strategies that were withdrawn keep theirs."""
-    taken = session.execute(
-        text("SELECT key FROM strategies WHERE shop_id = :shop AND starts_with(key, :key)"),
-        {"shop": shop.id, "key": key},
-    )
-    used = set(taken.scalars())
-    turns = (key if number == 1 else f"{key}-r{number}" for number in range(1, len(used) + 2))
-    return next(turn for turn in turns if turn not in used)
-
-
-def _start(session: Session, shop: Shop, key: str, *, at: datetime, actor: str) -> bool:
-    """False when going live needs a person's yes: then it stays a draft."""
-    try:
-        lifecycle.move(session, shop, key, "live", at=at, actor=actor)
-    except Conflict:
-        return False
-    return True
-
-
-def _may_start(shop: Shop, prediction: Prediction) -> bool:
-    """`shop.settings["proposals"]["auto_start_below"]`, units of currency: the liability that needs nobody's yes."""
-    limit = (shop.settings.get("proposals") or {}).get("auto_start_below")
-    return limit is not None and prediction.liability <= float(Decimal(str(limit)) * 10 ** minor_digits(shop.currency))
-
-
-def _withdraw(session: Session, shop: Shop, *, at: datetime, actor: str) -> None:
-    """Drafts of earlier runs that nobody started or edited make room: archived, and their proposals dismissed."""
-    rows = session.execute(
-        text(
-            "SELECT p.id, s.key FROM proposals p JOIN strategies s ON s.shop_id = p.shop_id AND s.id = p.strategy_id"
-            " WHERE p.shop_id = :shop AND p.state = 'drafted' AND s.state = 'draft' AND s.revision = 1"
-        ),
-        {"shop": shop.id},
-    ).all()
-    for row in rows:
-        lifecycle.move(session, shop, row.key, "archived", at=at, actor=actor)
-    session.execute(
-        text("UPDATE proposals SET state = 'dismissed' WHERE shop_id = :shop AND id = ANY(:ids)"),
-        {"shop": shop.id, "ids": [row.id for row in rows]},
-    )
+    draft, strategy_id = drafting.write(session, shop, draft, known, at=at, actor=actor)
+    started = drafting.start(session, shop, draft.strategy.key, prediction, at=at, actor=actor)
+    return Proposal(new_id(), draft, prediction, None, strategy_id, "started" if started else "drafted")
 
 
 def _write(

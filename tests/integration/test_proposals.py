@@ -19,7 +19,7 @@ from operation_agent.kit.ids import digest_id
 from operation_agent.proposals import evidence, job
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop, update_settings
-from operation_agent.strategies import lifecycle, live
+from operation_agent.strategies import authoring, lifecycle, live
 from operation_agent.strategies.predictor import Measured
 
 pytestmark = pytest.mark.integration
@@ -114,9 +114,12 @@ def test_a_budget_that_is_too_small_leaves_things_out_and_says_so(engine, shop):
     assert any(one.left_out and one.left_out.why == "budget" for one in run.proposals)
 
 
-def test_a_second_run_replaces_untouched_drafts_and_leaves_running_strategies_alone(engine, shop):
+def test_a_second_run_keeps_its_own_drafts_and_leaves_running_strategies_alone(engine, shop):
     clustered(engine, shop)
     first = [one for one in proposed(engine, shop).proposals if one.left_out is None]
+    again = [one for one in proposed(engine, shop).proposals if one.left_out is None]
+    assert [one.strategy_id for one in again] == [one.strategy_id for one in first]
+    assert len(scalars(engine, shop, "SELECT key FROM strategies WHERE shop_id = :s")) == len(first)
     kept = first[0].draft.strategy.key
     with for_shop(engine, shop.id) as session:
         lifecycle.move(session, shop, kept, "live", at=SYSTEM.now(), actor="op")
@@ -126,6 +129,26 @@ def test_a_second_run_replaces_untouched_drafts_and_leaves_running_strategies_al
     assert {one.left_out.why for one in second.proposals if one.draft.slot == slot} == {"running"}
     drafts = scalars(engine, shop, "SELECT key FROM strategies WHERE shop_id = :s AND state = 'draft'")
     assert sorted(drafts) == sorted(one.draft.strategy.key for one in second.proposals if one.left_out is None)
+
+
+def test_a_template_that_runs_for_everybody_is_not_proposed_for_a_cluster(engine, shop):
+    clustered(engine, shop)
+    with for_shop(engine, shop.id) as session:
+        lifecycle.start(session, shop, "win_back", at=SYSTEM.now(), actor="op")
+    found = [one for one in proposed(engine, shop).proposals if one.draft.template == "win_back"]
+    assert found and {one.left_out.why for one in found} == {"running"}
+
+
+def test_a_draft_that_somebody_edited_is_theirs(engine, shop):
+    clustered(engine, shop)
+    first = next(one for one in proposed(engine, shop).proposals if one.left_out is None)
+    edited = first.draft.strategy.limited(tags=("mine",))
+    with for_shop(engine, shop.id) as session:
+        authoring.save_draft(session, shop, edited.key, edited, at=SYSTEM.now(), actor="op")
+    proposed(engine, shop)
+    with for_shop(engine, shop.id) as session:
+        row = lifecycle.find(session, shop.id, edited.key)
+    assert (row.state, row.definition["tags"]) == ("draft", ["mine"])
 
 
 def test_below_the_limit_that_the_operator_allows_a_strategy_starts_by_itself(engine, shop):
