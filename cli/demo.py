@@ -61,6 +61,7 @@ def run(*, serve: bool, as_json: bool, days: int, seed: int) -> None:
         truth = _live(sandbox, console, days=days, seed=seed)
         _compare(sandbox, console)
         report = gather(Api(sandbox), rows=rows, truth=truth, days=days)
+        report["proposals"] = _propose(sandbox, console)
         report["seconds"] = round(monotonic() - started, 1)
         if as_json:
             print(json.dumps(report, indent=2, default=str))
@@ -244,7 +245,9 @@ def _live(sandbox: Sandbox, console: Console, *, days: int, seed: int) -> dict[s
     """Start the strategies, then let the simulated shop live for `days` days. Returns the simulator's truth."""
     api = Api(sandbox)
     weekly = {"clustering.fit": "15 3 * * mon", "effects.compare": "5 4 * * mon", "segments.refresh": "35 3 * * mon"}
-    api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": weekly}})
+    # proposals are asked for at the end, when there is something to learn from
+    schedules = {**weekly, "strategies.propose": None}
+    api.patch(f"/api/shops/{sandbox.slug}", {"settings": {"schedules": schedules}})
     for template in STRATEGIES:
         api.post("/api/strategies", {"template": template, "state": "live"})
     with tempfile.TemporaryDirectory(prefix="opagent-simulator-") as folder:
@@ -310,6 +313,15 @@ def _simulate(arguments: list[str], console: Console, days: int) -> None:
 def _compare(sandbox: Sandbox, console: Console) -> None:
     Api(sandbox).post("/api/effects", {})
     _settle(sandbox, console, "comparing treated with held-out customers")
+
+
+def _propose(sandbox: Sandbox, console: Console) -> list[dict[str, Any]]:
+    """What the agent would start next, best first."""
+    api = Api(sandbox)
+    api.post("/api/proposals", {})
+    _settle(sandbox, console, "proposing strategies for the clusters")
+    drafted: list[dict[str, Any]] = api.get("/api/proposals", state="drafted")["items"]
+    return sorted(drafted, key=lambda one: -one["prediction"]["profit"])
 
 
 def _free_port() -> int:

@@ -48,7 +48,7 @@ def show(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # a pipe has no width of its own
-    for table in (_rows, _clusters, _strategies, _decisions, _actions, _effects):
+    for table in (_rows, _clusters, _strategies, _decisions, _actions, _effects, _proposals):
         console.print()
         console.print(table(report))
     share = report["without_person"]
@@ -145,6 +145,20 @@ def _effects(report: dict[str, Any]) -> Any:
         table.add_row(
             effect["strategy"], effect["metric"], f"{effect['treated']:,}", f"{effect['held_out']:,}", *values
         )
+    return table
+
+
+def _proposals(report: dict[str, Any]) -> Any:
+    """Expected over 30 days, from the templates' priors and what the holdouts showed so far."""
+    columns = ("template", "cluster", "分群", "offer", "customers", "profit", "from", "to", "may commit")
+    table = _table("What it proposes next (expected over 30 days, 95 % interval)", *columns, left=3)
+    for one in report["proposals"]:
+        expected, labels = one["prediction"], one["cluster"]["labels"]
+        offer = "none" if one["depth"] is None else f"{one['depth']:g} %"
+        table.add_row(
+            one["template"].replace("_", " "), labels["en"], labels["zh"], offer, f"{expected['customers']:,.0f}",
+            *(_money(expected[name]) for name in ("profit", "profit_lower", "profit_upper", "liability")),
+        )  # fmt: skip
     return table
 
 
