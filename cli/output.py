@@ -17,10 +17,16 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width of its own
+    table = Table(box=box.SIMPLE_HEAD)
+    for index, name in enumerate(columns):
+        table.add_column(name, no_wrap=index == 0)  # what a row is about stays whole
     for row in rows:
         table.add_row(*(str(value) for value in row))
-    Console().print(table)
+    console.print(table)

@@ -195,11 +195,8 @@ def diff(
 
     with in_shop(shop) as (session, found):
         row = records.find(session, found.id, key)
-        first, second = (
-            records.read(authoring.at_version(session, found.id, row, read_version(one)).definition)
-            for one in (before, after)
-        )
-    _show_changes(authoring.compare(first, second), as_json=as_json)
+        _, _, changes = authoring.difference(session, found.id, row, read_version(before), read_version(after))
+    _show_changes(changes, as_json=as_json)
 
 
 @app.command()

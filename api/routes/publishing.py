@@ -51,7 +51,7 @@ class Version(VersionSummary):
 
 
 class Difference(BaseModel):
-    before: int
+    before: int | None = Field(description="A version; null: the strategy was never live, so everything is new")
     after: int
     changes: list[dict[str, Any]]
 
@@ -224,9 +224,9 @@ def compare_versions(
 ) -> Difference:
     with for_shop(database, caller.shop.id) as session:
         row = records.find(session, caller.shop.id, strategy)
-        first, second = (authoring.at_version(session, caller.shop.id, row, _which(one)) for one in (before, after))
-    found = authoring.compare(records.read(first.definition), records.read(second.definition))
-    return Difference(before=first.version, after=second.version, changes=[asdict(one) for one in found])
+        first, second, found = authoring.difference(session, caller.shop.id, row, _which(before), _which(after))
+    version = first.version if first is not None else None
+    return Difference(before=version, after=second.version, changes=[asdict(one) for one in found])
 
 
 @router.post(

@@ -217,6 +217,18 @@ def at_version(session: Session, shop_id: UUID, row: StrategyRow, which: Referen
     return found
 
 
+def difference(
+    session: Session, shop_id: UUID, row: StrategyRow, before: Reference, after: Reference
+) -> tuple[Version | None, Version, tuple[Change, ...]]:
+    """Two versions and what differs between them. Of a strategy that was never live, everything is new against live.
+    Raises NotFound for a version there is not."""
+    second = at_version(session, shop_id, row, after)
+    if before == "live" and row.version is None:
+        return None, second, tuple(diff(None, records.read(second.definition)))
+    first = at_version(session, shop_id, row, before)
+    return first, second, compare(records.read(first.definition), records.read(second.definition))
+
+
 def live_strategy(session: Session, shop_id: UUID, key: str) -> Strategy | None:
     """What counts now under this key; None when nothing does."""
     found = session.execute(_LIVE, {"shop": shop_id, "key": key}).scalar()
