@@ -201,11 +201,14 @@ def diff(
 
 @app.command()
 def publish(key: Key, shop: ShopName, note: Note = "", exit_in_flight: Exit = False, as_json: AsJson = False) -> None:
-    """Make the draft the version that counts."""
+    """Make the draft the version that counts; says first what that means now."""
+    from cli.rehearsal import impact
     from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
     from operation_agent.strategies import authoring
 
+    if not as_json:
+        impact(key, shop, version="draft", exit_in_flight=exit_in_flight, as_json=False)
     with in_shop(shop) as (session, found):
         at = SYSTEM.now()
         done = authoring.publish(

@@ -6,10 +6,11 @@ not here: `actions.executor` does it in three steps of its own, because a crash 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -34,6 +35,7 @@ from operation_agent.segments import active, before
 from operation_agent.segments import membership as segment_membership
 from operation_agent.segments.before import Remembered
 from operation_agent.segments.columns import Wanted
+from operation_agent.store.session import asking_once
 from operation_agent.store.shops import Shop
 from operation_agent.strategies import live
 
@@ -41,6 +43,23 @@ LATE = timedelta(hours=24)
 """An event older than this, in shop time, enters history and features but sets nothing off."""
 
 People = dict[UUID, Resolved | None]
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _in_one_state(
+    work: Callable[Concatenate[Session, _Arguments], _Result],
+) -> Callable[Concatenate[Session, _Arguments], _Result]:
+    """Let the whole of `work` go by the rules and segments as they were at its first look."""
+
+    @wraps(work)
+    def working(session: Session, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with asking_once(session):
+            return work(session, *args, **kwargs)
+
+    return working
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,7 @@ class Advanced:
     latest: timedelta
 
 
+@_in_one_state
 def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_at: datetime) -> Observed:
     """Take in `events` (of one partition, in order of arrival), lead on who waited for them, decide what they set off.
 
@@ -91,6 +111,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     return Observed(len(events), len(triggers), decisions, actions + led.actions)
 
 
+@_in_one_state
 def advance(session: Session, shop: Shop, *, recorded_at: datetime, limit: int = journeys.BATCH) -> Advanced:
     """Lead on whose wait is over or who stands at a branch, at most `limit`, and decide about goals missed by now.
 
@@ -102,6 +123,7 @@ def advance(session: Session, shop: Shop, *, recorded_at: datetime, limit: int =
     return Advanced(led.taken, taken, decisions, actions + led.actions, led.latest)
 
 
+@_in_one_state
 def regroup(
     session: Session, shop: Shop, customer_ids: Sequence[UUID], as_of: datetime, *, recorded_at: datetime
 ) -> tuple[int, int]:
@@ -145,6 +167,7 @@ def decide(
     return len(decisions), actions
 
 
+@_in_one_state
 def run_chunk(session: Session, shop: Shop, campaign: Campaign, chunk: Chunk, *, recorded_at: datetime) -> int:
     """Decide a campaign's rules for one chunk of its audience, and close the chunk. Returns the decisions made.
 

@@ -9,12 +9,13 @@ process is always kept free of jobs (`workers.jobs`; with N = 1 there is none to
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_process_init, worker_ready
 from kombu import Exchange, Queue
 
 from operation_agent.kit.logging import configure
@@ -39,6 +40,9 @@ ROUTES = {
 }
 TIME_LIMIT = 120
 """Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""
+
+COLLECT_EVERY = 50_000
+"""Allocations between two runs of the cycle collector, as in the API."""
 
 JOB_TIME_LIMIT = 1500
 VISIBILITY = 3600
@@ -104,6 +108,14 @@ def _logs(**_: Any) -> None:
     configure("worker", level=settings().log_level, json=settings().log_json)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+
+
+@worker_process_init.connect
+def _collect_rarely(**_: Any) -> None:
+    """A task makes tens of thousands of small objects and no cycles to speak of; Python's default looks through all of
+    them, and through everything that was ever imported, again and again."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 @worker_ready.connect

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, overload
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import numpy as np
 import psycopg
@@ -120,13 +120,24 @@ class Uuids(Sequence[UUID]):
         return UUID(bytes=self.raw[index].tobytes())
 
     def __iter__(self) -> Iterator[UUID]:
-        data = self.raw.tobytes()
-        return (UUID(bytes=data[at : at + 16]) for at in range(0, len(data), 16))
+        high, low = self.raw.view(">u8").reshape(-1, 2).T.tolist() if len(self.raw) else ([], [])
+        return map(_uuid, high, low)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _uuid(high: int, low: int) -> UUID:
+    """UUID(bytes=…) without its checks, which take half as long again: by the million it tells."""
+    made = _NEW(UUID)
+    _SET(made, "int", high << 64 | low)
+    _SET(made, "is_safe", SafeUUID.unknown)
+    return made
+
+
+_NEW, _SET = object.__new__, object.__setattr__
 
 
 class Instants(Sequence[datetime]):

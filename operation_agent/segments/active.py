@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from operation_agent.store.session import once
 from rules.evaluate import CompiledCondition, compile
 
 from .definition import in_order, parse, refers_to
@@ -42,6 +43,10 @@ WHERE shop_id = :shop AND state = 'active' ORDER BY id
 
 def segments(session: Session, shop_id: UUID) -> tuple[Segment, ...]:
     """One small query when nothing changed since the last call."""
+    return once(session, ("segments", shop_id), lambda: _segments(session, shop_id))
+
+
+def _segments(session: Session, shop_id: UUID) -> tuple[Segment, ...]:
     # the time too: a version may be rolled back, and its number come again with another definition
     stamp = tuple(
         (row.id, row.version, row.updated_at, row.is_told) for row in session.execute(_STAMP, {"shop": shop_id})

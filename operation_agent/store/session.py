@@ -6,8 +6,9 @@ directory tables only (shops, keys, sessions, outbox, ticks), never a shop's own
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -40,6 +41,34 @@ def for_system(engine: Engine) -> Iterator[Session]:
     with Session(engine, expire_on_commit=False) as session, session.begin():
         bind_scope(session, None, system=True)
         yield session
+
+
+_Answer = TypeVar("_Answer")
+_ONCE = "once"
+
+
+@contextmanager
+def asking_once(session: Session) -> Iterator[None]:
+    """Within it whatever goes through `once` is asked once: a task's work looks at one state of the shop's rules."""
+    if _ONCE in session.info:
+        yield
+        return
+    session.info[_ONCE] = {}
+    try:
+        yield
+    finally:
+        del session.info[_ONCE]
+
+
+def once(session: Session, key: Hashable, ask: Callable[[], _Answer]) -> _Answer:
+    """What `ask` says; within `asking_once` what it said the first time under this key."""
+    known: dict[Hashable, Any] | None = session.info.get(_ONCE)
+    if known is None:
+        return ask()
+    if key not in known:
+        known[key] = ask()
+    answer: _Answer = known[key]
+    return answer
 
 
 class HeldConnection:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from operation_agent.store.session import once
 from rules import rule as rule_form
 from rules.evaluate import CompiledCondition, compile
 from rules.rule import Rule
@@ -46,6 +47,10 @@ _lock = threading.Lock()
 
 def live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
     """Every rule of a live strategy that is not switched off, by key. One small query when nothing changed since."""
+    return once(session, ("live_rules", shop_id), lambda: _live_rules(session, shop_id))
+
+
+def _live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
     stamp = _stamp(session, shop_id)
     with _lock:
         found = _kept.get(shop_id)
