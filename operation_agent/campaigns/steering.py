@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from operation_agent.actions import budget
+from operation_agent.journeys import leaving
 from operation_agent.kit.errors import Conflict, Rejected
 from operation_agent.store import audit, outbox
 from operation_agent.store.shops import Shop
@@ -114,8 +115,9 @@ RETURNING id
 
 
 def take_back(session: Session, shop: Shop, campaign: Campaign, *, at: datetime) -> int:
-    """Cancel the next of a cancelled campaign's actions that nobody has sent, and release their money; how many. With
-    none left the campaign is over. `at` is system time."""
+    """Take out whoever waits on the way a cancelled campaign set them on, cancel the next of its actions that nobody
+    has sent, and release their money; how many. With none left the campaign is over. `at` is system time."""
+    leaving.exit_campaign(session, shop, campaign.id, reason="campaign_cancelled", at=at)
     ids = list(session.execute(_TAKE_BACK, {"shop": shop.id, "campaign": campaign.id, "most": AT_ONCE}).scalars())
     if ids:
         budget.finish(session, shop.id, ids, "release", at=at)

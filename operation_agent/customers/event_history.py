@@ -282,7 +282,7 @@ def _measure(history: History, rows: _Rows, targets: Sequence[tuple[UUID, dateti
         return np.bincount(owners, minlength=n).astype(np.float64)
     if history.measure == "sum":
         amounts = np.nan_to_num(event_columns.column("number", (rows.properties[_of(history)][row] for row in kept)))
-        return np.bincount(owners, weights=amounts, minlength=n)
+        return np.bincount(owners, weights=amounts, minlength=n).astype(np.float64)
     if history.measure == "distinct":
         values = rows.properties[_of(history)]
         seen = zip(owners.tolist(), (values[row] for row in kept), strict=True)

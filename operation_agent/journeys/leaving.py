@@ -64,8 +64,10 @@ UPDATE runs r SET state = 'exited', exit_reason = :reason, left_at = :now, due_a
 WHERE r.shop_id = :shop AND r.state = 'waiting'
   AND (CAST(:run AS uuid) IS NULL OR r.id = :run) AND (CAST(:rule AS uuid) IS NULL OR r.rule_id = :rule)
   AND (CAST(:before AS integer) IS NULL OR r.rule_version < :before)
+  AND (CAST(:campaign AS uuid) IS NULL OR r.campaign_id = :campaign)
 RETURNING r.id
 """)
+_NOBODY: dict[str, Any] = {"run": None, "rule": None, "before": None, "campaign": None}
 
 # the version is part of an action's dedupe key: rule:version:…
 _OF_VERSIONS = text("""
@@ -96,7 +98,7 @@ def exit_runs(
     """Take everybody out of the versions of a rule before `before_version`, and call off all that they planned, those
     of arms without a wait too; how many runs and actions. `at` is system time."""
     values = {"shop": shop.id, "rule": rule_id, "before": before_version, "reason": reason}
-    left = _take_out(session, shop, {**values, "run": None}, at)
+    left = _take_out(session, shop, values, at)
     gone = list(session.execute(_OF_VERSIONS, values).scalars())
     _let_go(session, shop.id, gone, at)
     return left, len(gone)
@@ -108,7 +110,7 @@ def exit_run(session: Session, shop: Shop, run_id: UUID, *, actor: str, at: date
     Raises NotFound, or Conflict for a run that is over.
     """
     reason = f"called off by {actor}"
-    values = {"shop": shop.id, "rule": None, "before": None, "run": run_id, "reason": reason}
+    values = {"shop": shop.id, "run": run_id, "reason": reason}
     if not _take_out(session, shop, values, at):
         state = session.execute(
             text("SELECT state FROM runs WHERE shop_id = :shop AND id = :run"), {"shop": shop.id, "run": run_id}
@@ -124,8 +126,15 @@ def exit_run(session: Session, shop: Shop, run_id: UUID, *, actor: str, at: date
     return len(gone)
 
 
+def exit_campaign(session: Session, shop: Shop, campaign_id: UUID, *, reason: str, at: datetime) -> int:
+    """Take everybody out whom a campaign set on the way; how many. What they had planned is the caller's to call off.
+    `at` is system time."""
+    return _take_out(session, shop, {"shop": shop.id, "campaign": campaign_id, "reason": reason}, at)
+
+
 def _take_out(session: Session, shop: Shop, values: dict[str, Any], at: datetime) -> int:
-    return len(session.execute(_TAKE_OUT, {**values, "now": at + shop.clock_offset, "at": at}).all())
+    now = at + shop.clock_offset
+    return len(session.execute(_TAKE_OUT, {**_NOBODY, **values, "now": now, "at": at}).all())
 
 
 def _let_go(session: Session, shop_id: UUID, actions: Sequence[UUID], at: datetime) -> None:

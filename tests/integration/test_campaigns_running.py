@@ -274,6 +274,23 @@ def test_cancelling_takes_back_what_nobody_sent_and_its_money(place, small_chunk
         steering.resume(session, place.shop, campaign.id, by="op", at=SYSTEM.now())
 
 
+def test_cancelling_takes_out_whoever_waits_on_the_way(place, small_chunks):
+    steps = [{"wait": {"event": ["order.paid"], "within": "P3D"}, "else": COUPONS["then"]["arms"][0]["steps"]}]
+    waiting = {**COUPONS, "then": {"arms": [{"key": "later", "steps": steps}]}}
+    place.strategy("a", rule=waiting)
+    place.people(range(20))
+    place.wake(AT - DAY, AT)
+    place.work()
+    (campaign,) = place.campaigns()
+    states = "SELECT state, exit_reason, count(*) FROM runs WHERE shop_id = :shop GROUP BY 1, 2"
+    assert [row[:2] for row in place.run(states)] == [("waiting", None)]
+    place.run("UPDATE campaigns SET state = 'running', finished_at = NULL WHERE shop_id = :shop")
+    with for_shop(place.engine, place.shop_id) as session:
+        steering.cancel(session, place.shop, campaign.id, by="op", at=SYSTEM.now())
+    place.work()
+    assert [row[:2] for row in place.run(states)] == [("exited", "campaign_cancelled")]
+
+
 def test_a_chunk_in_flight_when_its_campaign_is_cancelled_leaves_nothing(place, monkeypatch):
     place.strategy("a")
     place.people(range(10))
