@@ -205,6 +205,7 @@ def publish(key: Key, shop: ShopName, note: Note = "", exit_in_flight: Exit = Fa
     from cli.rehearsal import impact
     from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
+    from operation_agent.rehearsal.impact import audience
     from operation_agent.strategies import authoring
 
     if not as_json:
@@ -214,6 +215,7 @@ def publish(key: Key, shop: ShopName, note: Note = "", exit_in_flight: Exit = Fa
         done = authoring.publish(
             session, found, key, at=at, actor=ACTOR, note=note,
             in_flight="exit" if exit_in_flight else "finish",
+            audience=audience(session, found, at=at + found.clock_offset),
         )  # fmt: skip
         left = lead_out(session, found, done, at=at)
     _show_published(done, left, as_json=as_json)
@@ -231,6 +233,7 @@ def rollback(
     """Publish an earlier version again, as a new one."""
     from operation_agent.journeys.publishing import lead_out
     from operation_agent.kit.clock import SYSTEM
+    from operation_agent.rehearsal.impact import audience
     from operation_agent.strategies import authoring
 
     with in_shop(shop) as (session, found):
@@ -238,6 +241,7 @@ def rollback(
         done = authoring.roll_back(
             session, found, key, version, at=at, actor=ACTOR, note=note,
             in_flight="exit" if exit_in_flight else "finish",
+            audience=audience(session, found, at=at + found.clock_offset),
         )  # fmt: skip
         left = lead_out(session, found, done, at=at)
     _show_published(done, left, as_json=as_json)
@@ -252,10 +256,15 @@ def ask(
 ) -> None:
     """Ask for the yes that publishing the draft needs."""
     from operation_agent.kit.clock import SYSTEM
+    from operation_agent.rehearsal.impact import audience
     from operation_agent.strategies import authoring
 
     with in_shop(shop) as (session, found):
-        asked = authoring.ask_approval(session, found, key, version=version, at=SYSTEM.now(), actor=ACTOR)
+        at = SYSTEM.now()
+        asked = authoring.ask_approval(
+            session, found, key, version=version, at=at, actor=ACTOR,
+            audience=audience(session, found, at=at + found.clock_offset),
+        )  # fmt: skip
     if as_json:
         show_json({"approval": asked.id, "state": asked.state, "needed": asked.needed} if asked else {"approval": None})
     elif asked is None:

@@ -21,6 +21,7 @@ from api.routes.strategies import CHANGES, MISSING, Name, Reader, Strategy, Writ
 from operation_agent.journeys.publishing import lead_out
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Conflict
+from operation_agent.rehearsal.impact import audience
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop, load_shop
 from operation_agent.strategies import authoring, document, forms, records, versions
@@ -244,10 +245,10 @@ def ask_approval(
     edit of the draft is another question."""
 
     def work(session: Session) -> AskedApproval:
-        shop = load_shop(session, caller.shop.id)
+        shop, at = load_shop(session, caller.shop.id), SYSTEM.now()
         asked = authoring.ask_approval(
-            session, shop, strategy, version=body.version, at=SYSTEM.now(), actor=caller.actor,
-            expected_revision=expected,
+            session, shop, strategy, version=body.version, at=at, actor=caller.actor, expected_revision=expected,
+            audience=audience(session, shop, at=at + shop.clock_offset),
         )  # fmt: skip
         if asked is None:
             return AskedApproval(approval=None, state=None, needed=0, why=[], expires_at=None)
@@ -277,6 +278,7 @@ def publish_strategy(
         done = authoring.publish(
             session, shop, strategy, at=at, actor=caller.actor, note=body.note, in_flight=body.in_flight,
             expected_revision=_one(expected, body.revision),
+            audience=audience(session, shop, at=at + shop.clock_offset),
         )  # fmt: skip
         return _published(session, shop, done, at)
 
@@ -300,6 +302,7 @@ def roll_back_strategy(
         done = authoring.roll_back(
             session, shop, strategy, body.version, at=at, actor=caller.actor, note=body.note,
             in_flight=body.in_flight, expected_revision=_one(expected, body.revision),
+            audience=audience(session, shop, at=at + shop.clock_offset),
         )  # fmt: skip
         return _published(session, shop, done, at)
 

@@ -8,7 +8,7 @@ taken to come out as the rule needs it: then `matching` is who could be taken if
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -120,6 +120,17 @@ def measure(
         told += [RuleImpact(key, "removed") for key, change in changes.items() if change == "removed"]
         held = [] if real is None else held_up(session, shop, real, strategy, changes, in_flight)
         return Impact(at, survey.customers, shop.currency, told, held, survey.conflicts(), survey.gaps(strategy))
+
+
+def audience(session: Session, shop: Shop, *, at: datetime) -> Callable[[Strategy], int]:
+    """Tells how many customers a strategy would take as of `at` (shop time): those its rules match now, and of what
+    only an event can tell, everybody. What approvals by audience go by."""
+
+    def reached(strategy: Strategy) -> int:
+        found = measure(session, shop, strategy, at=at)
+        return min(sum(rule.matching for rule in found.rules), found.customers)
+
+    return reached
 
 
 def _changes(live: Strategy | None, strategy: Strategy) -> dict[str, str]:

@@ -27,6 +27,7 @@ from rules.strategy import Strategy
 
 from . import funding, records, signoff, versions
 from .records import StrategyRow
+from .signoff import Audience
 from .versions import Version
 
 InFlight = Literal["finish", "exit"]
@@ -126,7 +127,7 @@ def discard_draft(
 
 def publish(
     session: Session, shop: Shop, key: str, *, at: datetime, actor: str, expected_revision: int | None = None,
-    in_flight: InFlight = "finish", note: str = "", audience: int | None = None,
+    in_flight: InFlight = "finish", note: str = "", audience: Audience | None = None,
 ) -> Published:  # fmt: skip
     """Make the draft the version that counts; a strategy that was never published goes live. `at` is system time,
     `audience` as in `signoff.needs`.
@@ -155,7 +156,8 @@ def publish(
 
 def roll_back(
     session: Session, shop: Shop, key: str, version: int, *, at: datetime, actor: str,
-    expected_revision: int | None = None, in_flight: InFlight = "finish", note: str = "", audience: int | None = None,
+    expected_revision: int | None = None, in_flight: InFlight = "finish", note: str = "",
+    audience: Audience | None = None,
 ) -> Published:  # fmt: skip
     """Publish the definition of an earlier `version` again, as a new version. A draft stays as it is.
 
@@ -185,7 +187,7 @@ def roll_back(
 
 def ask_approval(
     session: Session, shop: Shop, key: str, *, at: datetime, actor: str, version: int | None = None,
-    expected_revision: int | None = None, audience: int | None = None,
+    expected_revision: int | None = None, audience: Audience | None = None,
 ) -> Approval | None:  # fmt: skip
     """Ask for the yes that publishing the draft (or going back to `version`) needs; None when it needs none, or has
     it. `at` is system time. Raises NotFound, Conflict."""

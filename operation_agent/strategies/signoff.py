@@ -5,7 +5,7 @@ What is asked is that one definition, by its fingerprint: after an edit it is an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,13 +38,17 @@ class Needs:
     why: list[dict[str, Any]]
 
 
+Audience = Callable[[Strategy], int]
+
+
 def needs(
-    session: Session, shop: Shop, before: Strategy | None, after: Strategy, *, audience: int | None = None
+    session: Session, shop: Shop, before: Strategy | None, after: Strategy, *, audience: Audience | None = None
 ) -> Needs | None:
     """What publishing `after` in place of `before` needs; None: nobody's yes.
 
     The limits are those of the shop, of the definition, and of the one that is live: an edit that takes a limit away
-    is held to it once more. `audience`: how many customers it may reach; None: everybody the shop knows.
+    is held to it once more. `audience` tells how many customers a strategy reaches, and is asked only where a limit
+    is about that; None: everybody the shop knows.
     """
     asked: list[tuple[Approval, list[dict[str, Any]]]] = []
     for source, limit in _limits(shop, before, after):
@@ -110,7 +114,7 @@ def _limits(shop: Shop, before: Strategy | None, after: Strategy) -> Iterator[tu
 
 
 def _exceeded(
-    session: Session, shop: Shop, limit: Approval, strategy: Strategy, audience: int | None
+    session: Session, shop: Shop, limit: Approval, strategy: Strategy, audience: Audience | None
 ) -> Iterator[dict[str, Any]]:
     steps = [
         placed.step for rule in strategy.rules if rule.enabled for arm in rule.arms for placed in program.actions(arm)
@@ -125,7 +129,7 @@ def _exceeded(
         found = str(strategy.budget.limit) if strategy.budget else "no budget"
         yield {"rule": "cost_above", "limit": str(limit.cost_above), "found": found}
     if limit.audience_above is not None and steps:
-        reached = audience if audience is not None else _everybody(session, shop)
+        reached = audience(strategy) if audience is not None else _everybody(session, shop)
         if reached > limit.audience_above:
             yield {"rule": "audience_above", "limit": limit.audience_above, "found": reached}
 

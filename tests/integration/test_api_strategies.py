@@ -68,6 +68,28 @@ def with_percent(made: dict[str, Any], percent: float) -> dict[str, Any]:
     return made
 
 
+_PEOPLE = """
+WITH c AS (INSERT INTO customers (shop_id, id, random_key, first_seen_at, last_seen_at, created_at)
+  SELECT :shop, gen_random_uuid(), gen_random_uuid(), now() - interval '300 days', now(), now()
+  FROM generate_series(1, 20) RETURNING id)
+INSERT INTO orders (shop_id, id, source_order_id, customer_id, ordered_at, currency, total_minor, updated_at, event_id)
+SELECT :shop, gen_random_uuid(), id::text, id, now() - interval '200 days', 'USD', 5000, now(), gen_random_uuid()
+FROM c ORDER BY c.id LIMIT 6 RETURNING id
+"""
+
+
+def test_an_approval_by_audience_goes_by_those_the_rules_take(api):
+    api.query(_PEOPLE)
+    made = {**template("win_back").to_dict(), "key": "spring"}  # six have not bought for long
+    api.done("POST", "strategies", {"definition": {**made, "approval": {"audience_above": 10}}})
+    api.done("POST", "strategies/spring/publish", {})
+    api.done("PUT", "strategies/spring/draft", {**made, "approval": {"audience_above": 5}})
+    refused = api("POST", "strategies/spring/publish", {})
+    assert (refused.status_code, refused.json()["code"]) == (409, "approval_needed")
+    (why,) = api.done("POST", "strategies/spring/approval", {})["why"]
+    assert (why["rule"], why["limit"], why["found"]) == ("audience_above", 5, 6)
+
+
 def test_a_strategy_is_drafted_edited_compared_published_and_rolled_back(api):
     made = api.done("POST", "strategies", {"definition": definition()})
     assert (made["state"], made["version"], made["draft"]) == ("draft", None, 1)
