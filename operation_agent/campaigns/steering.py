@@ -25,8 +25,6 @@ from .records import FIRST_LANE, TOPIC, Asked, Campaign
 AT_ONCE = 5_000
 """Actions that one transaction takes back."""
 
-_ENDED = ("finished", "cancelled")
-
 
 def start(
     session: Session, shop: Shop, strategy: str, *, audience: dict[str, Any], as_of: datetime | None, by: str,

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-VERDICTS_OF_CAPS = ("capped", "quiet", "coupon_limit", "daily_limit", "over_budget", "cooling_down")
-
 
 @dataclass(slots=True)
 class Day:

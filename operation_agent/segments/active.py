@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from operation_agent.kit.stamped import Stamped
 from operation_agent.store.session import once
 from rules.evaluate import CompiledCondition, compile
 
@@ -32,8 +31,7 @@ class Segment:
 
 
 Stamp = tuple[tuple[UUID, int, datetime, bool], ...]
-_kept: OrderedDict[UUID, tuple[Stamp, tuple[Segment, ...]]] = OrderedDict()
-_lock = threading.Lock()
+_kept: Stamped[tuple[Segment, ...]] = Stamped(SHOPS_KEPT)
 
 _STAMP = text("""
 SELECT id, version, updated_at, refreshed_at IS NOT NULL AS is_told FROM segments
@@ -51,18 +49,7 @@ def _segments(session: Session, shop_id: UUID) -> tuple[Segment, ...]:
     stamp = tuple(
         (row.id, row.version, row.updated_at, row.is_told) for row in session.execute(_STAMP, {"shop": shop_id})
     )
-    with _lock:
-        found = _kept.get(shop_id)
-        if found is not None and found[0] == stamp:
-            _kept.move_to_end(shop_id)
-            return found[1]
-    loaded = _load(session, shop_id) if stamp else ()
-    with _lock:
-        _kept[shop_id] = (stamp, loaded)
-        _kept.move_to_end(shop_id)
-        while len(_kept) > SHOPS_KEPT:
-            _kept.popitem(last=False)
-    return loaded
+    return _kept.get(shop_id, stamp, lambda: _load(session, shop_id) if stamp else ())
 
 
 def _load(session: Session, shop_id: UUID) -> tuple[Segment, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from operation_agent.kit.stamped import Stamped
 from operation_agent.store.session import once
 from rules import rule as rule_form
 from rules.evaluate import CompiledCondition, compile
@@ -41,8 +40,7 @@ class LiveRule:
 
 
 Stamp = tuple[tuple[UUID, int, datetime], ...]
-_kept: OrderedDict[UUID, tuple[Stamp, tuple[LiveRule, ...]]] = OrderedDict()
-_lock = threading.Lock()
+_kept: Stamped[tuple[LiveRule, ...]] = Stamped(SHOPS_KEPT)
 
 
 def live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
@@ -52,18 +50,7 @@ def live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
 
 def _live_rules(session: Session, shop_id: UUID) -> tuple[LiveRule, ...]:
     stamp = _stamp(session, shop_id)
-    with _lock:
-        found = _kept.get(shop_id)
-        if found is not None and found[0] == stamp:
-            _kept.move_to_end(shop_id)
-            return found[1]
-    loaded = _load(session, shop_id) if stamp else ()
-    with _lock:
-        _kept[shop_id] = (stamp, loaded)
-        _kept.move_to_end(shop_id)
-        while len(_kept) > SHOPS_KEPT:
-            _kept.popitem(last=False)
-    return loaded
+    return _kept.get(shop_id, stamp, lambda: _load(session, shop_id) if stamp else ())
 
 
 def triggering_types(session: Session, shop_id: UUID) -> frozenset[str]:

@@ -6,7 +6,7 @@ CREATE TABLE estimators (
   strategy_id uuid NOT NULL,
   version     integer NOT NULL,             -- counts up within a strategy
   kind        text NOT NULL,                -- of decision.scoring: 'logistic_t'
-  fitted_at   timestamptz NOT NULL,         -- shop time
+  fitted_at   timestamptz NOT NULL,         -- system time
   model       jsonb NOT NULL,
   quality     jsonb NOT NULL DEFAULT '{}',  -- how well it did on what it had not seen, and on how many
   state       text NOT NULL CHECK (state IN ('live', 'retired', 'inconclusive')),
