@@ -261,7 +261,7 @@ def settle(session: Session, shop: Shop, approval_ids: Sequence[UUID], *, at: da
     values = {"shop": shop.id, "ids": list(approval_ids), "now": at + shop.clock_offset}
     released = session.execute(text(_RELEASE), values).scalars().all()
     dropped = session.execute(text(_DROP), values).scalars().all()
-    budget.finish(session, shop.id, dropped, "release", at=at)
+    budget.finish(session, shop.id, release=dropped, at=at)
     if dropped:
         wake_followers(session, shop.id, dropped, at=at)
     outbox.ring(session, shop.id, {(TOPIC, channel) for channel in released}, at=at)

@@ -18,7 +18,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 Short = Literal["total", "daily", "per_customer"]
@@ -203,20 +203,21 @@ def _write_reservations(session: Session, shop_id: UUID, granted: Sequence[Wante
 
 _END = """
 INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at, day, customer_id)
-SELECT r.shop_id, r.budget_id, r.action_id, :kind, r.amount_minor, :at, r.day, r.customer_id
-FROM budget_entries r WHERE r.shop_id = :shop AND r.action_id = ANY(:actions) AND r.kind = 'reserve'
+SELECT r.shop_id, r.budget_id, r.action_id, e.kind, r.amount_minor, :at, r.day, r.customer_id
+FROM unnest(CAST(:actions AS uuid[]), CAST(:kinds AS text[])) AS e (action_id, kind)
+JOIN budget_entries r ON r.shop_id = :shop AND r.action_id = e.action_id AND r.kind = 'reserve'
 ORDER BY r.action_id
 ON CONFLICT DO NOTHING
-RETURNING budget_id, action_id, amount_minor, day, customer_id
+RETURNING kind, budget_id, action_id, amount_minor, day, customer_id
 """
 
 _SETTLE = """
 WITH locked AS (
-  SELECT b.id, t.total FROM unnest(CAST(:budgets AS uuid[]), CAST(:totals AS bigint[])) AS t (id, total)
+  SELECT b.id, t.total, t.spent
+  FROM unnest(CAST(:budgets AS uuid[]), CAST(:totals AS bigint[]), CAST(:spent AS bigint[])) AS t (id, total, spent)
   JOIN budgets b ON b.shop_id = :shop AND b.id = t.id ORDER BY b.id FOR UPDATE OF b
 )
-UPDATE budgets b SET reserved_minor = b.reserved_minor - locked.total,
-  spent_minor = b.spent_minor + locked.total * :spends
+UPDATE budgets b SET reserved_minor = b.reserved_minor - locked.total, spent_minor = b.spent_minor + locked.spent
 FROM locked WHERE b.shop_id = :shop AND b.id = locked.id
 """
 
@@ -237,29 +238,40 @@ WHERE c.shop_id = :shop AND c.budget_id = r.budget_id AND c.customer_id = r.cust
 
 
 def finish(
-    session: Session, shop_id: UUID, action_ids: Sequence[UUID], kind: Literal["commit", "release"], *, at: datetime
+    session: Session, shop_id: UUID, *, commit: Sequence[UUID] = (), release: Sequence[UUID] = (), at: datetime
 ) -> None:
     """End these actions' reservations, once; those that have none, or ended before, are left alone.
 
-    A release gives the money back to all three limits: to the day and the customer it was reserved for.
+    A release gives the money back to all three limits: to the day and the customer it was reserved for. Call it once
+    in a transaction, for what is committed and released together: two calls would lock budgets out of their order.
     """
-    if not action_ids:
+    if not commit and not release:
         return
-    values = {"shop": shop_id, "actions": list(action_ids), "kind": kind, "at": at}
-    ended = [
-        Wanted(row.budget_id, row.action_id, row.amount_minor, row.action_id, row.customer_id, row.day)
-        for row in session.execute(text(_END), values)
-    ]
-    if not ended:
+    kinds = ["commit"] * len(commit) + ["release"] * len(release)
+    rows = session.execute(
+        text(_END), {"shop": shop_id, "actions": [*commit, *release], "kinds": kinds, "at": at}
+    ).all()
+    if not rows:
         return
-    total, daily, customers = _sums(ended)
+    total, _, _ = _sums(map(_ended, rows))
+    spent, _, _ = _sums(_ended(row) for row in rows if row.kind == "commit")
+    _, daily, customers = _sums(_ended(row) for row in rows if row.kind == "release")
+    budgets = list(total)
     session.execute(
         text(_SETTLE),
-        {"shop": shop_id, "budgets": list(total), "totals": list(total.values()), "spends": int(kind == "commit")},
+        {
+            "shop": shop_id,
+            "budgets": budgets,
+            "totals": list(total.values()),
+            "spent": [spent.get(one, 0) for one in budgets],
+        },
     )
-    if kind == "release":
-        _give_back(session, shop_id, "days", _GIVE_BACK_DAYS, daily)
-        _give_back(session, shop_id, "customers", _GIVE_BACK_CUSTOMERS, customers)
+    _give_back(session, shop_id, "days", _GIVE_BACK_DAYS, daily)
+    _give_back(session, shop_id, "customers", _GIVE_BACK_CUSTOMERS, customers)
+
+
+def _ended(row: Row[Any]) -> Wanted:
+    return Wanted(row.budget_id, row.action_id, row.amount_minor, row.action_id, row.customer_id, row.day)
 
 
 def _give_back(

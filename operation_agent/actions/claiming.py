@@ -213,12 +213,14 @@ def _write_ends(session: Session, shop_id: UUID, ends: Sequence[_End], at: datet
         },
     )
     released = [one.id for one in ends if money(one.state) is not None]
-    budget.finish(session, shop_id, released, "release", at=at)
+    budget.finish(session, shop_id, release=released, at=at)
     wake_followers(session, shop_id, ids, at=at)
 
 
 def wake_followers(session: Session, shop_id: UUID, action_ids: Sequence[UUID], *, at: datetime) -> None:
     """Ring for the actions that waited for these."""
+    if not action_ids:
+        return
     channels = session.execute(
         text(
             "SELECT DISTINCT channel FROM actions"

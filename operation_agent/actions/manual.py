@@ -37,9 +37,8 @@ def cancel(session: Session, shop: Shop, action_id: UUID, *, actor: str, at: dat
         ),
         {"state": target, "reason": f"called off by {actor}", "shop": shop.id, "id": action_id},
     )
-    kind = money(target)
-    if kind is not None:
-        budget.finish(session, shop.id, [action_id], kind, at=at)
+    if money(target) is not None:
+        budget.finish(session, shop.id, release=[action_id], at=at)
         wake_followers(session, shop.id, [action_id], at=at)
     _record(session, shop.id, row, "action.cancelled", target, actor=actor, at=at)
     return target

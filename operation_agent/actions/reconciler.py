@@ -23,12 +23,11 @@ from operation_agent.store import outbox
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
 
-from . import budget
 from .catalogue import CHANNELS
 from .channel import Channel, NotSent, Outcome, Sent, Unknown
-from .claiming import TOPIC, Claimed, wake_followers
+from .claiming import TOPIC, Claimed
 from .executor import TIMEOUT, complete, delivery_of, sender_of
-from .recording import MOST_ATTEMPTS, SETTLE, Proof, settle_sent
+from .recording import MOST_ATTEMPTS, SETTLE, Proof, close, mark_sent, settle_sent
 from .rendering import Person
 from .situations import address_of, moment_of, people_of
 from .states import sources
@@ -149,9 +148,11 @@ def _settle(
         for doubt, answer in answers
         if isinstance(answer, Sent)
     ]
-    settle_sent(session, shop, channel.name, "found", proofs, at=at)
+    sent = mark_sent(session, shop, channel.name, "found", proofs)
     changes = [_next(doubt, answer, channel, at) for doubt, answer in answers if not isinstance(answer, Sent)]
-    _write(session, shop.id, changes, at)
+    moved = _write(session, shop.id, changes)
+    close(session, shop.id, sent=sent, failed=[row.id for row in moved if row.state == "failed"], at=at)
+    outbox.ring(session, shop.id, {(TOPIC, row.channel) for row in moved if row.state == "ready"}, at=at)
 
 
 def _next(doubt: Doubt, answer: Outcome, channel: Channel, at: datetime) -> tuple:
@@ -171,11 +172,12 @@ def _next(doubt: Doubt, answer: Outcome, channel: Channel, at: datetime) -> tupl
     return action.id, action.fence, "unknown", answer.reason, at + wait, True
 
 
-def _write(session: Session, shop_id: UUID, changes: Sequence[tuple], at: datetime) -> None:
+def _write(session: Session, shop_id: UUID, changes: Sequence[tuple]) -> Sequence[Row[Any]]:
+    """Returns (id, state, channel) of those still in doubt until now."""
     if not changes:
-        return
+        return []
     ids, fences, states, reasons, retries, maybe = (list(column) for column in zip(*changes, strict=True))
-    rows = session.execute(
+    return session.execute(
         text(
             """
             UPDATE actions a SET state = r.state, reason = r.reason, retry_at = r.retry_at, maybe_sent = r.maybe_sent
@@ -197,11 +199,6 @@ def _write(session: Session, shop_id: UUID, changes: Sequence[tuple], at: dateti
             "maybe": maybe,
         },
     ).all()
-    failed = [row.id for row in rows if row.state == "failed"]
-    budget.finish(session, shop_id, failed, "release", at=at)
-    if failed:
-        wake_followers(session, shop_id, failed, at=at)
-    outbox.ring(session, shop_id, {(TOPIC, row.channel) for row in rows if row.state == "ready"}, at=at)
 
 
 @dataclass(frozen=True, slots=True)

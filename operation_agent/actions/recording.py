@@ -51,15 +51,16 @@ def record(
     by_kind: dict[type, list[Result]] = {Sent: [], NotSent: [], Unknown: []}
     for result in results:
         by_kind[type(result.outcome)].append(result)
-    written = _record_sent(session, shop, provider, by_kind[Sent], at)
-    written += _record_refused(session, shop, provider, by_kind[NotSent], at)
-    written += _record_unknown(session, shop, provider, by_kind[Unknown], at, settle)
+    sent = mark_sent(session, shop, provider, "sent", _proofs(by_kind[Sent]))
+    refused = _mark_refused(session, shop, provider, by_kind[NotSent], at)
+    lost = _mark_unknown(session, shop, provider, by_kind[Unknown], at, settle)
     _close_attempts(session, shop.id, results)
-    return written
+    close(session, shop.id, sent=sent, failed=[id_ for id_, state in refused if state == "failed"], at=at)
+    return len(sent) + len(refused) + len(lost)
 
 
-def _record_sent(session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime) -> int:
-    proofs = [
+def _proofs(results: Sequence[Result]) -> list[Proof]:
+    return [
         Proof(
             result.claimed.id,
             result.claimed.fence,
@@ -71,7 +72,6 @@ def _record_sent(session: Session, shop: Shop, provider: str, results: Sequence[
         for result in results
         if isinstance(result.outcome, Sent)
     ]
-    return settle_sent(session, shop, provider, "sent", proofs, at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,25 @@ RETURNING a.id, a.customer_id, a.channel, a.cost_minor, a.sent_at, a.result
 def settle_sent(
     session: Session, shop: Shop, provider: str, happening: Happening, proofs: Sequence[Proof], *, at: datetime
 ) -> int:
-    """These were done. Everything that follows from it happens here, and only for those not known as sent before."""
+    """These were done, and everything that follows from it; returns how many were not known as sent before."""
+    sent = mark_sent(session, shop, provider, happening, proofs)
+    close(session, shop.id, sent=sent, failed=(), at=at)
+    return len(sent)
+
+
+def close(session: Session, shop_id: UUID, *, sent: Sequence[UUID], failed: Sequence[UUID], at: datetime) -> None:
+    """What the end of actions sets free: money is spent or given back, and who waited for them is woken.
+
+    Once in a transaction, after the actions are marked: that is the order of locks (`budget`).
+    """
+    budget.finish(session, shop_id, commit=sent, release=failed, at=at)
+    wake_followers(session, shop_id, [*sent, *failed], at=at)
+
+
+def mark_sent(session: Session, shop: Shop, provider: str, happening: Happening, proofs: Sequence[Proof]) -> list[UUID]:
+    """These were done: their state, cost and coupon. Returns those not known as sent before; `close` them."""
     if not proofs:
-        return 0
+        return []
     done = session.execute(
         text(_SENT),
         {
@@ -122,9 +138,7 @@ def settle_sent(
     ids = [row.id for row in done]
     _write_costs(session, shop, ids)
     _write_coupons(session, shop.id, [row.id for row in done if row.channel == "coupon"])
-    budget.finish(session, shop.id, ids, "commit", at=at)
-    wake_followers(session, shop.id, ids, at=at)
-    return len(ids)
+    return ids
 
 
 def _write_costs(session: Session, shop: Shop, action_ids: Sequence[UUID]) -> None:
@@ -192,7 +206,9 @@ def _write(
     return [(row.id, row.state) for row in rows]
 
 
-def _record_refused(session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime) -> int:
+def _mark_refused(
+    session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime
+) -> list[tuple[UUID, str]]:
     def plan(result: Result) -> tuple[str, str, datetime | None, bool]:
         refusal, claimed = result.outcome, result.claimed
         assert isinstance(refusal, NotSent)
@@ -205,22 +221,17 @@ def _record_refused(session: Session, shop: Shop, provider: str, results: Sequen
         wait = max(back_off(claimed.dedupe_key, claimed.attempt), refusal.retry_after or timedelta(0))
         return "ready", refusal.reason, at + wait, False
 
-    written = _write(session, shop, provider, sources("refused"), results, plan)
-    failed = [id_ for id_, state in written if state == "failed"]
-    budget.finish(session, shop.id, failed, "release", at=at)
-    if failed:
-        wake_followers(session, shop.id, failed, at=at)
-    return len(written)
+    return _write(session, shop, provider, sources("refused"), results, plan)
 
 
-def _record_unknown(
+def _mark_unknown(
     session: Session, shop: Shop, provider: str, results: Sequence[Result], at: datetime, settle: timedelta
-) -> int:
+) -> list[tuple[UUID, str]]:
     def plan(result: Result) -> tuple[str, str, datetime | None, bool]:
         assert isinstance(result.outcome, Unknown)
         return "unknown", result.outcome.reason, at + settle, True
 
-    return len(_write(session, shop, provider, sources("lost"), results, plan))
+    return _write(session, shop, provider, sources("lost"), results, plan)
 
 
 def _close_attempts(session: Session, shop_id: UUID, results: Sequence[Result]) -> None:

@@ -118,7 +118,7 @@ def take_back(session: Session, shop: Shop, campaign: Campaign, *, at: datetime)
     leaving.exit_campaign(session, shop, campaign.id, reason="campaign_cancelled", at=at)
     ids = list(session.execute(_TAKE_BACK, {"shop": shop.id, "campaign": campaign.id, "most": AT_ONCE}).scalars())
     if ids:
-        budget.finish(session, shop.id, ids, "release", at=at)
+        budget.finish(session, shop.id, release=ids, at=at)
     else:
         records.change(session, shop.id, campaign, at=at, finished_at=at)
     return len(ids)

@@ -139,5 +139,5 @@ def _take_out(session: Session, shop: Shop, values: dict[str, Any], at: datetime
 
 def _let_go(session: Session, shop_id: UUID, actions: Sequence[UUID], at: datetime) -> None:
     if actions:
-        budget.finish(session, shop_id, actions, "release", at=at)
+        budget.finish(session, shop_id, release=actions, at=at)
         wake_followers(session, shop_id, actions, at=at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -52,7 +53,7 @@ def reserve(here: Stage, *wanted: Wanted) -> list[str | None]:
 
 def finish(here: Stage, kind: Any, *wanted: Wanted) -> None:
     with for_shop(here.engine, here.shop.id) as session:
-        budget.finish(session, here.shop.id, [one.action_id for one in wanted], kind, at=NOW)
+        budget.finish(session, here.shop.id, **{kind: [one.action_id for one in wanted]}, at=NOW)
 
 
 def days(here: Stage) -> dict[date, int]:
@@ -105,6 +106,46 @@ def test_what_is_released_comes_back_everywhere_and_what_is_spent_does_not(here)
     finish(here, "release", two)
     assert (days(here), customers(here), here.budget()) == ({TODAY: 40, TOMORROW: 0}, {ann: 40}, (0, 40))
     assert reserve(here, want(here, 20, ann), want(here, 1, ann)) == [None, "per_customer"]
+
+
+def test_what_is_spent_and_given_back_together_locks_budgets_in_one_order(here, engine):
+    """Others lock the first before the second: whoever held the second while waiting for the first would deadlock."""
+    second = new_id()
+    here.run(
+        "INSERT INTO budgets (shop_id, id, name, currency, limit_minor) SELECT shop_id, :second, 'second', currency,"
+        " limit_minor FROM budgets WHERE shop_id = :shop",
+        second=second,
+    )
+    assert second > here.budget_id
+    spent, given_back = want(here, 40, budget_id=second), want(here, 30)
+    assert reserve(here, spent, given_back) == [None, None]
+
+    def end() -> None:
+        with for_shop(engine, here.shop.id) as session:
+            budget.finish(session, here.shop.id, commit=[spent.action_id], release=[given_back.action_id], at=NOW)
+
+    lock = "SELECT 1 FROM budgets WHERE shop_id = :shop AND id = :id FOR UPDATE NOWAIT"
+    with ThreadPoolExecutor(1) as pool:
+        with for_shop(engine, here.shop.id) as session:
+            session.execute(text(lock), {"shop": here.shop.id, "id": here.budget_id})
+            ending = pool.submit(end)
+            _wait_until_blocked(engine, session)
+            session.execute(text(lock), {"shop": here.shop.id, "id": second})
+        ending.result(timeout=10)
+    assert here.budget() == (0, 0)
+    (row,) = here.run("SELECT reserved_minor, spent_minor FROM budgets WHERE id = :second", second=second)
+    assert tuple(row) == (0, 40)
+
+
+def _wait_until_blocked(engine: Any, session: Any) -> None:
+    mine = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE :mine = ANY(pg_blocking_pids(pid))"
+    for _ in range(200):
+        with engine.connect() as connection:
+            if connection.execute(text(asked), {"mine": mine}).scalar_one():
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits for us")
 
 
 def test_a_limit_set_later_counts_what_was_committed_before(here):
@@ -274,7 +315,7 @@ def test_what_the_last_release_reserved_is_settled_by_this_one_and_down_brings_i
         assert customers(here) == {customer: 40}
         assert reserve(here, want(here, 11, customer), want(here, 10, customer)) == ["per_customer", None]
         with for_shop(engine, shop.id) as session:
-            budget.finish(session, shop.id, [action], "release", at=NOW)
+            budget.finish(session, shop.id, release=[action], at=NOW)
         assert (here.budget(), customers(here)) == ((10, 0), {customer: 10})
         engine.dispose()
         downgrade(url, "0001")

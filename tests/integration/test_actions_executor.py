@@ -391,7 +391,7 @@ def test_a_budget_is_never_overspent_by_many_at_once(engine, shop_id):
     with for_shop(engine, shop_id) as session:
         ids = [one.action_id for wanted in granted for one in wanted]
         for kind in ("commit", "release", "commit"):
-            budget.finish(session, shop_id, ids[:10], kind, at=SYSTEM.now())
+            budget.finish(session, shop_id, **{kind: ids[:10]}, at=SYSTEM.now())
     assert here.budget() == (84, 15)
     total = here.run("SELECT kind, sum(amount_minor) AS s FROM budget_entries WHERE shop_id = :shop GROUP BY kind")
     assert {row.kind: int(row.s) for row in total} == {"reserve": 99, "commit": 15}
