@@ -245,9 +245,31 @@ TYPES: dict[str, Form] = {
     "email.complained": _as_sent,
     "email.unsubscribed": _as_sent,
     "consent.changed": _consent,  # {channel, topic, state}
+    # a storefront's own, by its signed webhooks and by sync only
+    "order.created": _as_sent,  # as order.paid, `paid` false or true
+    "order.updated": _as_sent,  # as order.paid with `paid` and `updated_at`: the newest stands
+    "order.fulfilled": _as_sent,  # {order_id}
+    "order.deleted": _as_sent,  # {order_id}
+    "customer.deleted": _as_sent,
+    "customer.tagged": _as_sent,  # {added: [...], removed: [...]}
+    "storefront.changed": _as_sent,  # {tellings}: storefront.records
+    "shop.changed": _as_sent,  # {name?, currency?, time_zone?, email?, domain?}
+    "app.uninstalled": _as_sent,  # {vendor}
+    "app.scopes_changed": _as_sent,  # {vendor, scopes}
+    "privacy.requested": _as_sent,  # {kind: export | erase | erase_shop, subject, due_at}
+    "webhook.kept": _as_sent,  # {topic, version, body}: nothing we read yet
     "custom": _as_sent,  # anything else, under the source's own `name`
 }
 """Type -> the form of its properties."""
+
+SIGNED_ONLY = frozenset(
+    name
+    for name in TYPES
+    if name.startswith(("email.", "storefront.", "shop.", "app.", "privacy.", "webhook."))
+    or name in ("order.created", "order.updated", "order.fulfilled", "order.deleted", "customer.deleted",
+                "customer.tagged")
+)  # fmt: skip
+"""Types that nobody may claim with a tracking key."""
 
 BY_TRACK_NAME: dict[str, str] = {
     "product viewed": "product.viewed",
@@ -259,12 +281,12 @@ BY_TRACK_NAME: dict[str, str] = {
     "order refunded": "order.refunded",
     "order cancelled": "order.cancelled",
     "consent changed": "consent.changed",
-    **{name: name for name in TYPES if name != "custom" and not name.startswith("email.")},
+    **{name: name for name in TYPES if name not in SIGNED_ONLY and name != "custom"},
 }
 """Segment's names of e-commerce events, in lower case, and our own.
 
-Not what a provider says of a message: a tracking key stands in every visitor's browser, and a bounce or complaint
-suppresses an address and settles an action, so those come by signed webhooks alone. Tracked, they are custom events.
+Not SIGNED_ONLY, what a provider says of a message or a storefront of itself: a tracking key stands in every visitor's
+browser, and a bounce or complaint suppresses an address and settles an action. Tracked, they are custom events.
 """
 
 

@@ -30,3 +30,5 @@ class Event:
     properties: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
+    delivery: tuple[str, ...] = ()
+    """Names its sender gave the delivery it came in; with one that was seen before, it is a duplicate. Not stored."""

@@ -1,0 +1,7 @@
+"""Connecting a shop by its own grant of access."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["integrations"])

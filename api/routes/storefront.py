@@ -1,0 +1,7 @@
+"""The shop's catalogue and its syncs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/api/storefront", tags=["storefront"])

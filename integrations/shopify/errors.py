@@ -1,0 +1,73 @@
+"""What can go wrong with a call to Shopify, split by what the caller does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from operation_agent.kit.errors import AgentError, Denied, Rejected, Retryable
+
+
+class Throttled(Retryable):
+    """Refused for its cost: nothing was done. `retry_after` is when the bucket holds enough again."""
+
+    code = "throttled"
+
+
+class Unreachable(Retryable):
+    """Nothing was done: it never left, or Shopify said so."""
+
+    code = "unreachable"
+
+
+class ShopUnavailable(Retryable):
+    """The shop is frozen, locked or being moved: nothing was done, and nothing will be for a while."""
+
+    code = "shop_unavailable"
+
+
+class Uncertain(AgentError):
+    """A time-out, reset or 5xx after a change had left: it may have been made. Look before trying again."""
+
+    code = "uncertain"
+
+
+class Unauthorized(Denied):
+    """The token is wrong, expired or revoked: nothing will work until somebody connects the shop again."""
+
+    code = "unauthorized"
+
+
+class ScopeMissing(Denied):
+    """The app was not granted what this needs."""
+
+    code = "scope_missing"
+
+
+class Malformed(Rejected):
+    """Shopify does not understand the request: a mistake of ours, or another API version."""
+
+    code = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class UserError:
+    """`field` is the path of the input at fault, `code` Shopify's own word for it."""
+
+    field: tuple[str, ...]
+    code: str | None
+    message: str
+
+
+class UserErrors(Rejected):
+    """Shopify understood the change and refused it: nothing was done."""
+
+    code = "user_errors"
+
+    def __init__(self, errors: Sequence[UserError]):
+        told = "; ".join(f"{'.'.join(error.field) or 'input'}: {error.message}" for error in errors)
+        super().__init__(told[:500], where=".".join(errors[0].field) or None if errors else None)
+        self.errors = tuple(errors)
+
+    def has(self, *codes: str) -> bool:
+        return any(error.code in codes for error in self.errors)

@@ -1,0 +1,4 @@
+DROP TABLE order_lines;
+ALTER TABLE orders
+  DROP COLUMN name, DROP COLUMN financial_status, DROP COLUMN fulfillment_status, DROP COLUMN tax_minor,
+  DROP COLUMN shipping_minor, DROP COLUMN presentment_currency, DROP COLUMN deleted_at;

@@ -1,0 +1,2 @@
+DROP TABLE shop_changes, storefront_syncs, checkouts, carts, fulfillments, discount_codes, discounts,
+  collection_products, collections, inventory_levels, variants, products;

@@ -1,0 +1,25 @@
+-- What an order consists of. A line belongs to the order's newest snapshot; instants are shop time.
+ALTER TABLE orders
+  ADD COLUMN name text,                              -- what people call it: #1001
+  ADD COLUMN financial_status text,
+  ADD COLUMN fulfillment_status text,
+  ADD COLUMN tax_minor bigint NOT NULL DEFAULT 0,
+  ADD COLUMN shipping_minor bigint NOT NULL DEFAULT 0,
+  ADD COLUMN presentment_currency char(3),           -- what the buyer was shown; amounts here are the shop's
+  ADD COLUMN deleted_at timestamptz;                 -- the shop deleted it: it counts as cancelled
+
+CREATE TABLE order_lines (
+  shop_id          uuid NOT NULL,
+  source_order_id  text NOT NULL,
+  line_id          text NOT NULL,                    -- the source's, or the line's position in the order
+  product_id       text,
+  variant_id       text,
+  sku              text,
+  title            text,
+  quantity         integer NOT NULL,
+  current_quantity integer,                          -- after removals and returns; NULL: not told
+  unit_minor       numeric(20,6),                    -- price of one in minor units; a fraction where the source has one
+  discount_minor   bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (shop_id, source_order_id, line_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
+CREATE INDEX order_lines_by_product ON order_lines (shop_id, product_id) WHERE product_id IS NOT NULL;

@@ -1,0 +1,126 @@
+"""What a shop system must offer so that the agent can run on it: the extension point for other shops than Shopify.
+
+Owned here, by its consumer; implemented in `integrations/`, one folder a vendor. What it reads comes out as events and
+`records`, in the same form whichever way it came in. A shop without one is served by file import and the tracking API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from operation_agent.events.event import Event
+
+from .records import Telling
+
+SyncKind = Literal["products", "collections", "inventory", "customers", "orders", "discounts"]
+SYNC_KINDS: tuple[SyncKind, ...] = ("products", "collections", "inventory", "customers", "orders", "discounts")
+"""In the order of a first load: what others refer to comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A prepared export. `operation_id` is the vendor's; `total` its count of objects, once it is known.
+
+    `ready`: `url` can be read (None and ready: there is nothing). `failed` says why there will be no result.
+    """
+
+    operation_id: str
+    ready: bool = False
+    url: str | None = None
+    total: int | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One top-level object of an export, with everything that belongs to it.
+
+    `key` and `updated_at` tell whether what we have is older. `end` is the byte of the file after it: where reading
+    goes on. `refused`: it could not be understood, and why.
+    """
+
+    key: str
+    updated_at: datetime | None
+    end: int
+    events: Sequence[Event] = ()
+    tellings: Sequence[Telling] = ()
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a change would do: the values now and after it, and what the operator should know first."""
+
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A change that was made. `undo` is all that is needed to take it back, or None with `why_no_undo`."""
+
+    ref: str | None
+    after: Mapping[str, Any]
+    undo: Mapping[str, Any] | None
+    why_no_undo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeKind:
+    """A change the storefront can make. `schema` is the JSON Schema of its parameters; `undoable` or why not."""
+
+    name: str
+    labels: Mapping[str, str]
+    schema: Mapping[str, Any]
+    undoable: bool
+    why_no_undo: str | None = None
+    scopes: Sequence[str] = field(default_factory=tuple)
+
+
+class Changes(Protocol):
+    """Each call raises the kit's errors: Rejected (refused, with the fields at fault), Retryable (not done, try later),
+    Denied (token or scope), and `Uncertain` when it may have been done: then `is_applied` is asked, never blind."""
+
+    def kinds(self) -> Mapping[str, ChangeKind]: ...
+
+    def preview(self, kind: str, parameters: Mapping[str, Any]) -> Preview: ...
+
+    def apply(self, kind: str, parameters: Mapping[str, Any], before: Mapping[str, Any], *, key: str) -> Applied:
+        """Make the change. `key` is stable over every attempt at it."""
+        ...
+
+    def is_applied(
+        self, kind: str, parameters: Mapping[str, Any], before: Mapping[str, Any], *, key: str
+    ) -> Applied | None:
+        """Whether it was made, after an Uncertain."""
+        ...
+
+    def undo(self, kind: str, undo: Mapping[str, Any], *, key: str) -> Mapping[str, Any]:
+        """Take it back; returns the values then. Raises Conflict when somebody else has changed them since."""
+        ...
+
+
+class Storefront(Protocol):
+    """One shop's connection. Thread-safe. Raises the kit's errors; never keeps state that a restart would lose."""
+
+    vendor: str
+
+    def start_export(self, kind: SyncKind, *, since: datetime | None) -> Export:
+        """Ask for everything of a kind (changed since then). Raises Retryable while another export runs."""
+        ...
+
+    def check_export(self, operation_id: str) -> Export: ...
+
+    def cancel_export(self, operation_id: str) -> None: ...
+
+    def read_export(self, kind: SyncKind, url: str, *, offset: int, received_at: datetime) -> Iterator[Exported]:
+        """Stream the objects of an export from a byte on. Raises Retryable when the connection breaks."""
+        ...
+
+    def changes(self) -> Changes: ...
+
+    def close(self) -> None: ...
