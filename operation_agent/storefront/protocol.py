@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from operation_agent.events.event import Event
+from operation_agent.kit.errors import Retryable
 
 from .records import Telling
 
@@ -22,16 +23,26 @@ SYNC_KINDS: tuple[SyncKind, ...] = ("products", "collections", "inventory", "cus
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A prepared export. `operation_id` is the vendor's; `total` its count of objects, once it is known.
+    """A prepared export. `operation_id` is the vendor's; `total` its count of top-level objects so far, `size` of the
+    whole result in bytes, once they are known.
 
-    `ready`: `url` can be read (None and ready: there is nothing). `failed` says why there will be no result.
+    `ready`: `url` can be read (None and ready: there is nothing). `failed` says why there will be no result, `again`
+    whether asking anew may help.
     """
 
     operation_id: str
     ready: bool = False
     url: str | None = None
     total: int | None = None
+    size: int | None = None
     failed: str | None = None
+    again: bool = True
+
+
+class ResultExpired(Retryable):
+    """The address of an export's result is not good any more: `check_export` has another, or says that it is gone."""
+
+    code = "result_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +129,11 @@ class Storefront(Protocol):
     def cancel_export(self, operation_id: str) -> None: ...
 
     def read_export(self, kind: SyncKind, url: str, *, offset: int, received_at: datetime) -> Iterator[Exported]:
-        """Stream the objects of an export from a byte on. Raises Retryable when the connection breaks."""
+        """Stream the objects of an export from a byte on (of the file as it is when not compressed), in order.
+
+        Raises Retryable when the connection breaks or the file ends too early, ResultExpired for an address that is
+        not good any more.
+        """
         ...
 
     def changes(self) -> Changes: ...

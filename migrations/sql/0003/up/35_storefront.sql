@@ -74,17 +74,25 @@ CREATE TABLE storefront_syncs (                      -- a load of one kind of th
   shop_id uuid NOT NULL, id uuid NOT NULL,
   vendor text NOT NULL, kind text NOT NULL,          -- orders, customers, products, inventory, collections, discounts
   mode text NOT NULL CHECK (mode IN ('first', 'incremental', 'reconcile')),
-  state text NOT NULL CHECK (state IN ('asked', 'running', 'loading', 'done', 'failed')),
-  since timestamptz,                                 -- changed since then; NULL: everything
+  state text NOT NULL CHECK (state IN ('asked', 'running', 'loading', 'done', 'failed', 'cancelled')),
+  since timestamptz,                                 -- changed since then, shop time; NULL: everything
   operation_id text, url text, url_at timestamptz,   -- the shop's own bulk operation and its result file
-  objects_total bigint, objects_done bigint NOT NULL DEFAULT 0, bytes_done bigint NOT NULL DEFAULT 0,
+  objects_total bigint, objects_done bigint NOT NULL DEFAULT 0,
+  bytes_total bigint, bytes_done bigint NOT NULL DEFAULT 0,
   missing bigint NOT NULL DEFAULT 0, stale bigint NOT NULL DEFAULT 0, refused bigint NOT NULL DEFAULT 0,
-  first_refusals jsonb NOT NULL DEFAULT '[]', error text, attempts integer NOT NULL DEFAULT 0,
-  asked_at timestamptz NOT NULL, started_at timestamptz, updated_at timestamptz NOT NULL, finished_at timestamptz,
+  events bigint NOT NULL DEFAULT 0, tellings bigint NOT NULL DEFAULT 0,    -- what was new and is stored
+  first_refusals jsonb NOT NULL DEFAULT '[]',        -- [{key, reason}], the first 50
+  error text, error_code text, attempts integer NOT NULL DEFAULT 0,        -- in a row, without getting on
+  wake_at timestamptz,                               -- system time; NULL: it has ended
+  cancel_by text,                                    -- who wants it to end; the worker ends it
+  actor text NOT NULL,
+  asked_at timestamptz NOT NULL, started_at timestamptz, loading_at timestamptz, updated_at timestamptz NOT NULL,
+  finished_at timestamptz,
   PRIMARY KEY (shop_id, id)
 );
 CREATE UNIQUE INDEX storefront_syncs_open ON storefront_syncs (shop_id, vendor, kind)
   WHERE state IN ('asked', 'running', 'loading');    -- one of a kind at a time
+CREATE INDEX storefront_syncs_by_kind ON storefront_syncs (shop_id, vendor, kind, id);
 
 CREATE TABLE shop_changes (                          -- what was changed at the shop by us, and how to take it back
   shop_id uuid NOT NULL, id uuid NOT NULL,
