@@ -12,12 +12,20 @@ import httpx
 import orjson
 
 from operation_agent.actions.channel import NotSent, Unknown
-from operation_agent.kit.clock import SYSTEM
+from operation_agent.kit.clock import SYSTEM, monotonic
 
 _LONGEST_WAIT = timedelta(hours=1)
 # raised before a byte of the request has left, or because it never could
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _UNUSABLE = (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)
+
+LARGEST_ANSWER = 32 * 2**20
+"""Bytes, unpacked, that one answer may take of a worker's memory."""
+_OF_THE_WIRE = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+
+class AnswerTooLarge(httpx.TransportError):
+    """An answer of more than LARGEST_ANSWER bytes; the rest of it was not read."""
 
 
 class Connections:
@@ -35,17 +43,31 @@ class Connections:
         self._lock = threading.Lock()
 
     def post(self, path: str, *, json: Any, timeout: timedelta) -> httpx.Response:
-        content, kind = orjson.dumps(json), {"Content-Type": "application/json"}
-        return self._client().post(path, content=content, headers=kind, timeout=timeouts(timeout))
+        kind = {"Content-Type": "application/json"}
+        return self._ask("POST", path, timeout, content=orjson.dumps(json), headers=kind)
 
     def get(self, path: str, *, params: Mapping[str, Any], timeout: timedelta) -> httpx.Response:
-        return self._client().get(path, params=dict(params), timeout=timeouts(timeout))
+        return self._ask("GET", path, timeout, params=dict(params))
 
     def close(self) -> None:
         with self._lock:
             for client in self._all:
                 client.close()
             self._all.clear()
+
+    def _ask(self, method: str, path: str, timeout: timedelta, **given: Any) -> httpx.Response:
+        """The whole answer. Raises AnswerTooLarge, and httpx's ReadTimeout for one that trickles in for too long."""
+        end, parts, size = monotonic() + timeout.total_seconds(), [], 0
+        with self._client().stream(method, path, timeout=timeouts(timeout), **given) as response:
+            for part in response.iter_bytes():
+                size += len(part)
+                if size > LARGEST_ANSWER:
+                    raise AnswerTooLarge(f"the answer is larger than {LARGEST_ANSWER // 2**20} MB")
+                if monotonic() > end:
+                    raise httpx.ReadTimeout("the answer was not complete in time", request=response.request)
+                parts.append(part)
+        told = [one for one in response.headers.raw if one[0].lower() not in _OF_THE_WIRE]
+        return httpx.Response(response.status_code, headers=told, content=b"".join(parts), request=response.request)
 
     def _client(self) -> httpx.Client:
         client: httpx.Client | None = getattr(self._mine, "client", None)

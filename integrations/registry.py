@@ -9,7 +9,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,7 +22,13 @@ from operation_agent.kit.errors import Rejected
 from operation_agent.kit.secrets import Vault
 
 from .sendgrid.channel import SendGridChannel, SendGridConfig
+from .shopify.access import API_VERSION, Access
 from .shopify.channel import ShopifyChannel, ShopifyConfig
+from .shopify.client import Shopify
+from .shopify.throttle import SharedBucket
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 Secrets = Mapping[str, str]
 
@@ -82,6 +88,21 @@ def load(session: Session, shop_id: UUID, channel: str) -> Configured | None:
 
 def channel_for(row: Configured, vault: Vault, *, sandbox: bool) -> Channel:
     """A ready channel. Raises Rejected for an unknown vendor, a missing secret, or an address that is not allowed."""
+    vendor, secrets = _opened(row, vault, sandbox=sandbox)
+    return vendor.make(row.base_url.rstrip("/"), row.config, secrets)
+
+
+def client_for(row: Configured, vault: Vault, *, sandbox: bool, redis: Redis | None = None) -> Shopify:
+    """A client of the shop's Admin API; with `redis` its cost allowance is shared by all workers. Raises as above."""
+    if row.vendor != "shopify":
+        raise Rejected(f"{row.vendor} is no shop system; there is shopify", where="vendor")
+    _, secrets = _opened(row, vault, sandbox=sandbox)
+    version = str(row.config.get("api_version") or API_VERSION)
+    access = Access(row.base_url.rstrip("/"), secrets["access_token"], version)
+    return Shopify(access, bucket=SharedBucket(redis, access.host) if redis is not None else None)
+
+
+def _opened(row: Configured, vault: Vault, *, sandbox: bool) -> tuple[Vendor, Secrets]:
     vendor = VENDORS.get(row.vendor)
     if vendor is None:
         raise Rejected(f"there is no integration {row.vendor!r}; there are {', '.join(VENDORS)}", where="vendor")
@@ -90,7 +111,7 @@ def channel_for(row: Configured, vault: Vault, *, sandbox: bool) -> Channel:
     missing = [name for name in vendor.secrets if not secrets.get(name)]
     if missing:
         raise Rejected(f"{row.vendor} needs {', '.join(missing)}", where=f"secrets.{missing[0]}")
-    return vendor.make(row.base_url.rstrip("/"), row.config, secrets)
+    return vendor, secrets
 
 
 def check_address(base_url: str, *, sandbox: bool) -> None:

@@ -1,147 +1,134 @@
 """Calls to one shop's Admin GraphQL API. Each tells exactly what is known of it: done, provably not done, or uncertain.
 
-Address, version and path come from ShopifyAPI's `Session`; the transport is ours, because `shopify.GraphQL` has no
-time-out, prints what goes wrong and shows no headers (docs/decisions/0014-shopify.md).
+Version and path come from ShopifyAPI; the transport is ours, because `shopify.GraphQL` has no time-out, prints what
+goes wrong and shows no headers (docs/decisions/0014-shopify.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import random
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
-import orjson
 
 from integrations import http
 from operation_agent.actions.channel import NotSent
+from operation_agent.kit.clock import monotonic
 
-from . import documents
-from .errors import (
-    Malformed,
-    ScopeMissing,
-    ShopUnavailable,
-    Throttled,
-    Unauthorized,
-    Uncertain,
-    Unreachable,
-    UserError,
-    UserErrors,
-)
+from . import answers, documents
+from .access import API_VERSION as API_VERSION
+from .access import Access as Access
+from .errors import Malformed, Oversized, Throttled, Uncertain, Unreachable
+from .throttle import Bucket, LocalBucket
 
-API_VERSION = "2026-07"
 TIMEOUT = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where a shop's Admin API is and what opens it. `base_url` has no path: https://example.myshopify.com."""
-
-    base_url: str
-    token: str
-    api_version: str = API_VERSION
-
-
-class Bucket(Protocol):
-    """The shop's cost allowance, shared by everybody who calls it."""
-
-    def take(self, cost: float, *, patience: timedelta) -> None:
-        """Wait at most `patience` until there is room. Raises Throttled."""
-        ...
-
-    def learn(self, *, maximum: float, available: float, restore_rate: float) -> None:
-        """What the API itself said is left."""
-        ...
+PATIENCE = timedelta(seconds=30)
+UNTOLD_COST = 10.0
+"""Points that an operation is taken to cost until it was called once: what Shopify charges for any mutation."""
+_BACKOFF, _LONGEST_BACKOFF = 0.5, 8.0
 
 
 class Shopify:
-    """Thread-safe. `query` reads and may be tried again by itself; `mutate` calls once."""
+    """Thread-safe. `query` reads and tries again by itself; `mutate` calls once.
 
-    def __init__(self, access: Access, *, bucket: Bucket | None = None):
+    `sleep` is how it waits, in seconds (tests give their own).
+    """
+
+    def __init__(self, access: Access, *, bucket: Bucket | None = None, sleep: Callable[[float], None] = time.sleep):
         self.access = access
-        self._bucket = bucket
+        self.served_version: str | None = None  # of the last answer: another than asked for when ours has expired
+        self._bucket = bucket or LocalBucket()
+        self._path = access.path()
         self._client = http.Connections(access.base_url, {"X-Shopify-Access-Token": access.token})
-        self._path = f"/admin/api/{access.api_version}/graphql.json"
+        self._costs: dict[str, float] = {}
+        self._sleep = sleep
 
     def query(
-        self, name: str, variables: Mapping[str, Any] | None = None, *, timeout: timedelta = TIMEOUT
+        self,
+        name: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        timeout: timedelta = TIMEOUT,
+        patience: timedelta = PATIENCE,
     ) -> dict[str, Any]:
-        """`data` of the query in `graphql/<name>.graphql`. Raises the errors of `errors`, never Uncertain."""
-        try:
-            return self._call(name, variables or {}, timeout)
-        except Uncertain as error:  # nothing can have been changed by reading
-            raise Unreachable(error.detail) from None
+        """`data` of the query in `graphql/<name>.graphql`, all of it or an error. Raises those of `errors`, never
+        Uncertain. What may pass is tried again for `patience` (besides the calls themselves, `timeout` each)."""
+        deadline, tries = monotonic() + patience.total_seconds(), 0
+        while True:
+            left = timedelta(seconds=max(0.0, deadline - monotonic()))
+            try:
+                return self._query(name, variables or {}, timeout, left)
+            except (Throttled, Unreachable) as error:
+                wait = _wait(error, tries)
+                if monotonic() + wait > deadline:
+                    raise
+            tries += 1
+            self._sleep(wait)
 
-    def mutate(self, name: str, variables: Mapping[str, Any], *, timeout: timedelta = TIMEOUT) -> dict[str, Any]:
-        """The payload of the one mutation in `graphql/<name>.graphql`. Raises UserErrors for what it refuses."""
-        data = self._call(name, variables, timeout)
-        (payload,) = data.values()
-        if payload is None:
-            raise Uncertain("the answer does not say what became of it")
-        errors = payload.get("userErrors") or payload.get("mediaUserErrors") or []
-        if errors:
-            raise UserErrors([_user_error(one) for one in errors])
-        return dict(payload)
+    def mutate(
+        self,
+        name: str,
+        variables: Mapping[str, Any],
+        *,
+        timeout: timedelta = TIMEOUT,
+        patience: timedelta = TIMEOUT,
+    ) -> dict[str, Any]:
+        """The payload of the one mutation in `graphql/<name>.graphql`. Raises UserErrors for what it refuses.
+
+        It is called once, after waiting at most `patience` for the shop's allowance. Throttled, Unreachable and
+        ShopUnavailable: it was provably not done.
+        """
+        return answers.payload_of(self._call(name, variables, timeout, patience))
 
     def close(self) -> None:
         self._client.close()
 
-    def _call(self, name: str, variables: Mapping[str, Any], timeout: timedelta) -> dict[str, Any]:
+    def _query(
+        self, name: str, variables: Mapping[str, Any], timeout: timedelta, patience: timedelta
+    ) -> dict[str, Any]:
+        try:
+            answer = self._call(name, variables, timeout, patience)
+            if answer.errors:
+                answers.raise_errors(answer)
+        except Oversized as error:
+            raise Malformed(f"{error.detail}; ask for fewer at once") from None
+        except Uncertain as error:  # nothing can have been changed by reading
+            raise Unreachable(error.detail) from None
+        return dict(answer.data or {})
+
+    def _call(self, name: str, variables: Mapping[str, Any], timeout: timedelta, patience: timedelta) -> answers.Answer:
         body = {"query": documents.read(name), "variables": dict(variables)}
+        receipt = self._bucket.take(self._costs.get(name, UNTOLD_COST), patience=patience)
         try:
             response = self._client.post(self._path, json=body, timeout=timeout)
+        except http.AnswerTooLarge as error:
+            raise Oversized(f"{name}: {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             found = http.of_error(error)
             raise (Unreachable if isinstance(found, NotSent) else Uncertain)(found.reason) from None
-        return self._data(response)
+        self.served_version = response.headers.get("X-Shopify-API-Version", self.served_version)
+        read = answers.body_of(response)
+        cost = answers.cost_of(read)
+        self._learn(name, cost, receipt)
+        return answers.read(response, read, cost)
 
-    def _data(self, response: httpx.Response) -> dict[str, Any]:
-        _check_status(response)
-        try:
-            answer = orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            raise Uncertain(f"the answer is not JSON: {response.text[:200]}") from None
-        if not isinstance(answer, dict):
-            raise Uncertain("the answer is not an object")
-        if answer.get("errors"):
-            _raise_errors(answer["errors"])
-        if not isinstance(answer.get("data"), dict):
-            raise Uncertain("the answer has no data")
-        return dict(answer["data"])
-
-
-def _check_status(response: httpx.Response) -> None:
-    status, told = response.status_code, f"HTTP {response.status_code}: {response.text[:300]}"
-    if status == 401:
-        raise Unauthorized(told)
-    if status == 403:
-        raise ScopeMissing(told)
-    if status in (402, 404, 423):
-        raise ShopUnavailable(told, retry_after=timedelta(minutes=10))
-    if status in (429, 430):
-        raise Throttled(told, retry_after=http.retry_after(response) or timedelta(seconds=2))
-    if status >= 500 or status in (408, 499) or status < 200 or 300 <= status < 400:
-        raise Uncertain(told)
-    if status >= 400:
-        raise Malformed(told)
+    def _learn(self, name: str, cost: answers.Cost | None, receipt: str) -> None:
+        if cost is None:
+            return
+        if cost.requested:
+            self._costs[name] = cost.requested
+        self._bucket.learn(
+            maximum=cost.maximum, available=cost.available, restore_rate=cost.restore_rate, receipt=receipt
+        )
 
 
-def _raise_errors(errors: Any) -> None:
-    """GraphQL's top-level errors come with HTTP 200; extensions.code tells them apart."""
-    listed = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
-    codes = {(error.get("extensions") or {}).get("code") for error in listed}
-    told = "; ".join(str(error.get("message")) for error in listed)[:500] or str(errors)[:500]
-    if "THROTTLED" in codes:
-        raise Throttled(told, retry_after=timedelta(seconds=2))
-    if "ACCESS_DENIED" in codes:
-        raise ScopeMissing(told)
-    if "SHOP_INACTIVE" in codes:
-        raise ShopUnavailable(told, retry_after=timedelta(minutes=10))
-    if not listed or "INTERNAL_SERVER_ERROR" in codes:
-        raise Uncertain(told)
-    raise Malformed(told)
-
-
-def _user_error(one: Mapping[str, Any]) -> UserError:
-    return UserError(tuple(str(part) for part in one.get("field") or ()), one.get("code"), str(one.get("message")))
+def _wait(error: Throttled | Unreachable, tries: int) -> float:
+    """Seconds until the next attempt: what was computed and a little apart, or back-off with full jitter
+    (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015)."""
+    jitter = random.uniform(0, min(_LONGEST_BACKOFF, _BACKOFF * 2**tries))
+    if isinstance(error, Throttled):
+        return error.retry_after.total_seconds() + min(jitter, 1.0)
+    return jitter

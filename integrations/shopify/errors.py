@@ -15,13 +15,13 @@ class Throttled(Retryable):
 
 
 class Unreachable(Retryable):
-    """Nothing was done: it never left, or Shopify said so."""
+    """Nothing was done: it never left, or Shopify said so, or it only read."""
 
     code = "unreachable"
 
 
 class ShopUnavailable(Retryable):
-    """The shop is frozen, locked or being moved: nothing was done, and nothing will be for a while."""
+    """The shop is frozen, locked or has moved: nothing was done, and nothing will be for a while."""
 
     code = "shop_unavailable"
 
@@ -32,6 +32,10 @@ class Uncertain(AgentError):
     code = "uncertain"
 
 
+class Oversized(Uncertain):
+    """The answer is larger than we read: of a query, ask for fewer at once."""
+
+
 class Unauthorized(Denied):
     """The token is wrong, expired or revoked: nothing will work until somebody connects the shop again."""
 
@@ -39,13 +43,17 @@ class Unauthorized(Denied):
 
 
 class ScopeMissing(Denied):
-    """The app was not granted what this needs."""
+    """The app was not granted what this needs: `scopes`, as far as Shopify names them."""
 
     code = "scope_missing"
 
+    def __init__(self, detail: str, *, scopes: Sequence[str] = ()):
+        super().__init__(detail, scopes=list(scopes))
+        self.scopes = tuple(scopes)
+
 
 class Malformed(Rejected):
-    """Shopify does not understand the request: a mistake of ours, or another API version."""
+    """Shopify does not understand the request, or never allows it: a mistake of ours, or another API version."""
 
     code = "malformed"
 
