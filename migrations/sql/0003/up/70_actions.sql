@@ -5,7 +5,9 @@ ALTER TABLE integrations
   ADD COLUMN problem_detail text,
   ADD COLUMN problem_at timestamptz,
   ADD COLUMN scopes text[] NOT NULL DEFAULT '{}',    -- granted, as last told by the provider
-  ADD COLUMN token_expires_at timestamptz,           -- NULL: does not expire
+  ADD COLUMN token_expires_at timestamptz,           -- NULL: does not expire, and there is nothing to renew it with
+  ADD COLUMN renew_at timestamptz,                   -- when to renew the token, or to ask whether a problem has passed
+  ADD COLUMN check_at timestamptz,                   -- when to look at scopes and webhooks again; NULL: when asked to
   ADD COLUMN checked_at timestamptz,
   ADD COLUMN subscriptions jsonb NOT NULL DEFAULT '{}';  -- what the last repair of the webhooks found and did
 
