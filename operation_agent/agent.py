@@ -37,6 +37,7 @@ from operation_agent.segments.before import Remembered
 from operation_agent.segments.columns import Wanted
 from operation_agent.store.session import asking_once
 from operation_agent.store.shops import Shop
+from operation_agent.storefront import connection
 from operation_agent.strategies import live
 
 LATE = timedelta(hours=24)
@@ -98,6 +99,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)
     _settle_unknown(session, shop, events, recorded_at)
+    connection.apply(session, shop, events, at=recorded_at)
     newest = _newest(events, people)
     led = journeys.on_events(session, shop, newest, {event.type for event in events}, recorded_at=recorded_at)
     begun = _triggers(shop, events, people, watches.watching_types(session, shop.id), recorded_at)
