@@ -20,6 +20,7 @@ from operation_agent.kit.secrets import Vault, secret_key
 from operation_agent.kit.settings import settings
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
+from operation_agent.storefront import connection
 
 log = logger(__name__)
 
@@ -63,16 +64,22 @@ def _senders_of(_pid: int) -> Senders:
 
 
 def deliver(engine: Engine, shop_id: UUID, channel: str) -> int:
-    """Send what is due; without an integration for the channel its actions stay ready."""
+    """Send what is due; without an integration for the channel, or while it refuses everything, actions stay ready."""
     ours = senders()
     with for_shop(engine, shop_id) as session:
         shop = load_shop(session, shop_id)
         configured = load(session, shop_id, channel)
+        problem = connection.problem_of(session, shop_id, configured.vendor) if configured else None
     if configured is None:
         log.warning("no_integration", shop=shop.slug, channel=channel)
         return 0
+    if problem is not None:
+        log.warning("integration_stopped", shop=shop.slug, channel=channel, problem=problem)
+        return 0
     kept = ours.get(shop_id, shop.sandbox, configured)
-    executor = Executor(engine, shop, channel, kept.channel, ours.links, ours.pool, breaker=kept.breaker)
+    executor = Executor(
+        engine, shop, channel, kept.channel, ours.links, ours.pool, breaker=kept.breaker, credentials=configured.secrets
+    )
     return executor.deliver()
 
 
@@ -82,9 +89,10 @@ def reconcile(engine: Engine, shop_id: UUID) -> int:
     with for_shop(engine, shop_id) as session:
         shop = load_shop(session, shop_id)
         found = [load(session, shop_id, channel) for channel in reconciler.CHANNELS]
+        asked = [one for one in found if one and not connection.problem_of(session, shop_id, one.vendor)]
     looked_at = 0
-    for configured in found:
-        if configured is not None and configured.channel is not None:
+    for configured in asked:
+        if configured.channel is not None:
             kept = ours.get(shop_id, shop.sandbox, configured)
             looked_at += reconciler.reconcile(engine, shop, configured.channel, kept.channel, ours.links, ours.pool)
     return looked_at

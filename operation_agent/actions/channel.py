@@ -41,12 +41,16 @@ class NotSent:
 
     `is_provider_down`: nothing is wrong with this delivery; the provider is unreachable, throttles, or refuses our
     credentials. Such an action waits as long as it takes, and the channel's breaker hears of it.
+
+    `problem`: it will refuse everything until somebody does something about it (a revoked token, an uninstalled app, a
+    missing scope, a frozen shop). Nothing more is claimed for that integration until then.
     """
 
     reason: str
     permanent: bool
     retry_after: timedelta | None = None
     is_provider_down: bool = False
+    problem: Literal["unauthorized", "uninstalled", "scopes", "unavailable"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,13 @@ LEFT JOIN LATERAL (
 DUE_WHERE = """
 WHERE a.shop_id = :shop AND a.state = 'ready' AND a.due_at <= :now AND (a.retry_at IS NULL OR a.retry_at <= :at)
   AND s.state <> 'paused' AND (a.after_action IS NULL OR b.state = ANY(:terminal))
+  AND a.channel <> ALL (ARRAY(SELECT i.channel FROM integrations i
+    WHERE i.shop_id = :shop AND i.problem IS NOT NULL AND i.channel IS NOT NULL AND i.enabled))
 """
 DUE = DUE_FROM + DUE_WHERE
 """The due actions of a shop. Lateral, so that each looks its predecessor up by id: of a shop that statistics do not
 know yet, a planner would join by the shop alone, every row with every other. `now` is shop time, `at` system time,
-`terminal` the states that end a wait."""
+`terminal` the states that end a wait. What goes to a provider that refuses everything stays ready."""
 
 _CANDIDATES = f"""
 SELECT a.id, a.customer_id, a.type, a.topic, a.parameters, a.held_out, a.dedupe_key, a.due_at, a.decided_at,

@@ -20,6 +20,7 @@ from operation_agent.kit.logging import logger
 from operation_agent.store import outbox
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
+from operation_agent.storefront import connection
 
 from .channel import Channel, Delivery, NotSent, Outcome, Sent, Unknown
 from .claiming import LEASE, TOPIC, Claim, Claimed, claim
@@ -53,7 +54,8 @@ class Breaker:
         return 1 if monotonic() >= self.opened_until else 0
 
     def hears(self, outcome: Outcome) -> None:
-        is_down = isinstance(outcome, Unknown) or (isinstance(outcome, NotSent) and outcome.is_provider_down)
+        is_refused = isinstance(outcome, NotSent) and (outcome.is_provider_down or outcome.problem is not None)
+        is_down = isinstance(outcome, Unknown) or is_refused
         if not is_down:
             self.failures = 0
             return
@@ -64,7 +66,11 @@ class Breaker:
 
 @dataclass
 class Executor:
-    """Delivers one shop's actions of one channel. `at_step` is called between the steps: tests crash there."""
+    """Delivers one shop's actions of one channel. `at_step` is called between the steps: tests crash there.
+
+    `credentials` are the sealed secrets that `channel` calls with: when they are refused, and are still those stored,
+    the integration is stopped until it is connected again.
+    """
 
     engine: Engine
     shop: Shop
@@ -76,6 +82,8 @@ class Executor:
     clock: Clock = SYSTEM
     lease: timedelta = LEASE
     timeout: timedelta = TIMEOUT
+    credentials: bytes | None = None
+    is_stopped: bool = False
     at_step: Callable[[str], None] = lambda step: None
 
     def deliver(self, *, seconds: float = 5.0, limit: int = 64) -> int:
@@ -90,7 +98,8 @@ class Executor:
             taken += batch.taken
             if batch.claimed:
                 self.send(batch.claimed)
-            if batch.taken == 0 or (batch.claimed and self.breaker.failures >= self.breaker.limit):
+            is_open = bool(batch.claimed) and self.breaker.failures >= self.breaker.limit
+            if batch.taken == 0 or is_open or self.is_stopped:
                 return taken
             if monotonic() >= end:
                 with for_shop(self.engine, self.shop.id) as session:
@@ -112,7 +121,21 @@ class Executor:
             for result in results:
                 self.breaker.hears(result.outcome)
             self.at_step("answered")
+            self._note_problem(results)
             self._record(results)
+
+    def _note_problem(self, results: Sequence[Result]) -> None:
+        """Before the refused are ready again, so that nobody claims them in between."""
+        refused = [one.outcome for one in results if isinstance(one.outcome, NotSent) and one.outcome.problem]
+        if not refused:
+            return
+        self.is_stopped = True
+        with for_shop(self.engine, self.shop.id) as session:
+            for problem, reason in {one.problem: one.reason for one in refused if one.problem}.items():
+                connection.note_problem(
+                    session, self.shop, self.channel.name, problem, reason, at=self.clock.now(),
+                    credentials=self.credentials,
+                )  # fmt: skip
 
     def _record(self, results: Sequence[Result]) -> None:
         with for_shop(self.engine, self.shop.id) as session:

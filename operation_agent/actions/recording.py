@@ -215,9 +215,11 @@ def _mark_refused(
         core = Core("sending", claimed.fence, claimed.attempt, claimed.maybe_sent)
         if refusal.permanent:
             return after(core, "failed").state, refusal.reason, None, False
-        if claimed.attempt >= MOST_ATTEMPTS and not refusal.is_provider_down:
+        if claimed.attempt >= MOST_ATTEMPTS and not (refusal.is_provider_down or refusal.problem):
             reason = f"gave up after {claimed.attempt} attempts: {refusal.reason}"
             return after(core, "failed").state, reason, None, False
+        if refusal.problem is not None:  # no waiting beyond it: nothing is claimed until it is cleared
+            return "ready", refusal.reason, at, False
         wait = max(back_off(claimed.dedupe_key, claimed.attempt), refusal.retry_after or timedelta(0))
         return "ready", refusal.reason, at + wait, False
 
