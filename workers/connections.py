@@ -6,6 +6,7 @@ A process that was forked makes its own engine: a connection shared by two proce
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -13,7 +14,11 @@ from operation_agent.kit.errors import Rejected
 from operation_agent.kit.settings import settings
 from operation_agent.store.engine import connect
 
+if TYPE_CHECKING:
+    from redis import Redis
+
 _engines: dict[int, Engine] = {}
+_redis: dict[int, Redis] = {}
 
 
 def database_url() -> str:
@@ -42,3 +47,17 @@ def engine() -> Engine:
         _engines.clear()
         _engines[pid] = connect(database_url(), pool_size=2, max_overflow=4, application_name="opagent-worker")
     return _engines[pid]
+
+
+def redis() -> Redis | None:
+    """This process's client of the Redis that workers share, or None where there is none (RabbitMQ as the broker)."""
+    from redis import Redis
+
+    url = settings().redis_url
+    if url is None:
+        return None
+    pid = os.getpid()
+    if pid not in _redis:
+        _redis.clear()
+        _redis[pid] = Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1)
+    return _redis[pid]
