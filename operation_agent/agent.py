@@ -31,6 +31,7 @@ from operation_agent.feedback import ledger, outcomes
 from operation_agent.journeys import advance as journeys
 from operation_agent.journeys import watches
 from operation_agent.kit.ids import as_uuid
+from operation_agent.privacy import requests as privacy
 from operation_agent.segments import active, before
 from operation_agent.segments import membership as segment_membership
 from operation_agent.segments.before import Remembered
@@ -100,6 +101,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     outcomes.apply(session, shop, events, people)
     _settle_unknown(session, shop, events, recorded_at)
     connection.apply(session, shop, events, at=recorded_at)
+    privacy.note(session, shop, events, at=recorded_at)
     newest = _newest(events, people)
     led = journeys.on_events(session, shop, newest, {event.type for event in events}, recorded_at=recorded_at)
     begun = _triggers(shop, events, people, watches.watching_types(session, shop.id), recorded_at)

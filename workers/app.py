@@ -37,6 +37,7 @@ ROUTES = {
     "estimators.fit": {"queue": "jobs"},
     "strategies.propose": {"queue": "jobs"},
     "backtests.run": {"queue": "jobs"},
+    "privacy.settle": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
 """Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""

@@ -12,6 +12,7 @@ from operation_agent.campaigns import consenting, due
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
+from operation_agent.privacy import requests as privacy
 from operation_agent.store import ticks
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import Shop, list_shops
@@ -35,7 +36,9 @@ def sweep(engine: Engine, *, clock: Clock = SYSTEM) -> int:
     for shop in shops(engine):
         try:
             with for_shop(engine, shop.id) as session:
-                rung += wakeups.ring_due(session, shop, at=clock.now())
+                at = clock.now()
+                rung += wakeups.ring_due(session, shop, at=at)
+                rung += privacy.ring_open(session, shop.id, before=at - wakeups.JOB_PATIENCE, at=at)
         except Exception as error:
             log.error("sweep_failed", shop=shop.slug, exc_info=error)
     return rung

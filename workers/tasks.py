@@ -92,6 +92,11 @@ def run_backtest(shop_id: str, key: str) -> None:
     _job("backtests.run", shop_id, key, _backtest)
 
 
+@app.task(name="privacy.settle", **_JOB)
+def settle_privacy(shop_id: str, key: str) -> None:
+    _job("privacy.settle", shop_id, key, _settle)
+
+
 def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
     """Run it if there is room; ring again if not (the relay spaces a job's wake-ups out)."""
     with turn(engine(), f"{topic}:{shop_id}:{key}") as ours:
@@ -147,6 +152,12 @@ def _backtest(shop_id: UUID, backtest_id: str) -> None:
     except SoftTimeLimitExceeded:
         minutes = JOB_TIME_LIMIT // 60
         backtests.fail(engine(), shop_id, UUID(backtest_id), f"it took more than {minutes} minutes; ask for fewer days")
+
+
+def _settle(shop_id: UUID, key: str) -> None:
+    from .privacy import settle
+
+    settle(engine(), shop_id, key)
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

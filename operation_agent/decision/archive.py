@@ -42,6 +42,8 @@ def find(session: Session, shop_id: UUID, decision_id: UUID) -> Archived:
     ).one_or_none()
     if row is None:
         raise NotFound(f"there is no decision {decision_id}")
+    if row.receipt.get("erased"):
+        raise NotFound(f"the customer of decision {decision_id} was forgotten, and its reasons with them", code="erased")
     return Archived(row._mapping, _rule(session, shop_id, row.rule_id, row.rule_version))  # type: ignore[arg-type]
 
 

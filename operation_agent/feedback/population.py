@@ -86,8 +86,9 @@ _FIRST_ASSIGNMENT = """
 _ROWS = """
 WITH population AS ({population})
 SELECT p.strategy_id, p.customer_id, p.held_out, p.share::float8,
-       (SELECT c.random_key FROM customers c WHERE c.shop_id = :shop AND c.id = p.customer_id), p.prior_orders::float8,
-       p.prior_revenue_minor::float8, bought.orders::float8, COALESCE(bought.revenue, 0)::float8,
+       (SELECT c.random_key FROM customers c WHERE c.shop_id = :shop AND c.id = p.customer_id),
+       (SELECT f.draw FROM forgotten f WHERE f.shop_id = :shop AND f.customer_id = p.customer_id),
+       p.prior_orders::float8, p.prior_revenue_minor::float8, bought.orders::float8, COALESCE(bought.revenue, 0)::float8,
        COALESCE(earned.profit, 0)::float8, COALESCE(earned.spend, 0)::float8
 FROM population p
 CROSS JOIN LATERAL (
@@ -135,8 +136,8 @@ def _load(
 ) -> tuple[Population, NDArray[np.bool_], float]:
     statement = text(_ROWS.format(population=population))
     rows = session.execute(statement, {"shop": shop.id, "as_of": as_of}).all()
-    columns = list(zip(*rows, strict=True)) or [()] * 11
-    numbers = [np.array(column, dtype=float) for column in columns[5:]]
+    columns = list(zip(*rows, strict=True)) or [()] * 12
+    numbers = [np.array(column, dtype=float) for column in columns[6:]]
     share = float(shop.settings.get("global_holdout", GLOBAL_HOLDOUT))
     names, strategies = _numbered(columns[0])
     _, customers = _numbered(columns[1])
@@ -149,7 +150,10 @@ def _load(
         covariates={"prior_orders": numbers[0], "prior_revenue": numbers[1]},
         metrics=dict(zip(METRICS, numbers[2:], strict=True)),
     )
-    draws = np.array([uniform(shop.seed, *global_salt(str(key))) for key in columns[4]], dtype=float)
+    kept = zip(columns[4], columns[5], strict=True)  # somebody who was forgotten left only where they stood
+    draws = np.array(
+        [uniform(shop.seed, *global_salt(str(key))) if draw is None else draw for key, draw in kept], dtype=float
+    )
     return loaded, draws < share, share
 
 

@@ -40,8 +40,9 @@ _TREATED = text(
     " WHERE NOT held_out GROUP BY key, label"
 )
 _HELD_OUT = text(
-    _ASSIGNED + "SELECT r.key, r.label, r.ordered, c.random_key FROM assigned r"  # noqa: S608
-    " JOIN customers c ON c.shop_id = :shop AND c.id = r.customer_id WHERE r.held_out"
+    _ASSIGNED + "SELECT r.key, r.label, r.ordered, c.random_key, f.draw FROM assigned r"  # noqa: S608
+    " LEFT JOIN customers c ON c.shop_id = :shop AND c.id = r.customer_id"
+    " LEFT JOIN forgotten f ON f.shop_id = :shop AND f.customer_id = r.customer_id WHERE r.held_out"
 )
 _PROPOSED = text("SELECT DISTINCT key, template FROM proposals WHERE shop_id = :shop")
 
@@ -56,7 +57,8 @@ def measured(session: Session, shop: Shop, *, as_of: datetime) -> Evidence:
         _add(found, templates.get(row.key), row.label, Measured(row.customers, row.orders, 0, 0))
     share = float(shop.settings.get("global_holdout", GLOBAL_HOLDOUT))
     for row in session.execute(_HELD_OUT, values):
-        if uniform(shop.seed, *global_salt(str(row.random_key))) >= share:
+        draw = uniform(shop.seed, *global_salt(str(row.random_key))) if row.draw is None else row.draw
+        if draw >= share:
             _add(found, templates.get(row.key), row.label, Measured(0, 0, 1, int(row.ordered)))
     return found
 

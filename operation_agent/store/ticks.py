@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 CLUSTERING = "clustering.fit"
 COMPARISON = "effects.compare"
 ESTIMATORS = "estimators.fit"
+PRIVACY = "privacy.settle"
 PROPOSALS = "strategies.propose"
 SEGMENTS = "segments.refresh"
 BACKTEST = "backtest:"

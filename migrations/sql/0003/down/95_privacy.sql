@@ -1,1 +1,1 @@
-DROP TABLE privacy_requests;
+DROP TABLE forgotten, privacy_requests;
