@@ -26,7 +26,7 @@ from operation_agent.customers.identity import Resolved
 from operation_agent.decision import batch, facts
 from operation_agent.decision.engine import Decision
 from operation_agent.decision.facts import Trigger
-from operation_agent.events.event import Event
+from operation_agent.events.event import PAST, Event
 from operation_agent.feedback import ledger, outcomes
 from operation_agent.journeys import advance as journeys
 from operation_agent.journeys import watches
@@ -110,8 +110,9 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     matters = wanted.asks_before or bool(active.segments(session, shop.id) or live.watched_groups(session, shop.id))
     others = _others(events, people, triggers, only_newest=not matters)
     decisions, actions = decide(
-        session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered, newest=newest
-    )
+        session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered, newest=newest,
+        quiet=_told_as_history(events, people),
+    )  # fmt: skip
     return Observed(len(events), len(triggers), decisions, actions + led.actions)
 
 
@@ -146,12 +147,14 @@ def decide(
     recorded_at: datetime,
     remembered: Remembered | None = None,
     newest: Mapping[UUID, datetime] | None = None,
+    quiet: frozenset[tuple[UUID, datetime]] = frozenset(),
 ) -> tuple[int, int]:
     """Group and decide: one pass of features over the triggers, and over `others`, who only need theirs renewed.
 
     Who comes into a segment or a cluster by it, or leaves one, is a trigger too, in the same transaction. `remembered`:
     what was known before the events were taken in; `newest`: when each customer did something last in this call, so
-    that what came after a decision counts in its run. Returns the number of decisions and of planned actions.
+    that what came after a decision counts in its run. `quiet`: moments that are told as history, whose moves set
+    nothing off. Returns the number of decisions and of planned actions.
     """
     targets = [*((trigger.customer_id, trigger.at) for trigger in triggers), *others]
     table = features.compute(session, shop.id, targets)
@@ -161,7 +164,7 @@ def decide(
     placed = membership.update(session, shop.id, table)
     moved = [*placed.moved, *segment_membership.update(session, shop, table, placed.clusters)]
     features.store(session, shop.id, table)
-    set_off = _watched(session, shop, moved, recorded_at)
+    set_off = _watched(session, shop, [one for one in moved if (one.customer_id, one.at) not in quiet], recorded_at)
     rows = [*range(len(triggers)), *(one.row for one in set_off), *range(len(triggers), len(table))]
     known = replace(remembered, clusters=[placed.before[row] for row in rows] if placed.before else None)
     decisions, actions = _act_on(
@@ -228,12 +231,14 @@ def _settle_unknown(session: Session, shop: Shop, events: Sequence[Event], recor
 def _triggers(
     shop: Shop, events: Sequence[Event], people: People, wanted: frozenset[str], recorded_at: datetime
 ) -> list[Trigger]:
-    """One of each event of the types `wanted` that somebody did lately."""
+    """One of each event of the types `wanted` that somebody did lately, and that is not told as history."""
     oldest = recorded_at + shop.clock_offset - LATE
     made = []
     for event in events:
         person = people.get(event.id)
-        if person is not None and event.type in wanted and event.occurred_at >= oldest:
+        if person is None or event.type not in wanted or event.context.get(PAST):
+            continue
+        if event.occurred_at >= oldest:
             made.append(
                 Trigger(
                     customer_id=person.customer_id,
@@ -252,6 +257,17 @@ def _watched(session: Session, shop: Shop, moved: Sequence[Moved], recorded_at: 
     watched = live.watched_groups(session, shop.id) if moved else frozenset()
     oldest = recorded_at + shop.clock_offset - LATE
     return [one for one in moved if (one.group, one.way) in watched and one.at >= oldest]
+
+
+def _told_as_history(events: Sequence[Event], people: People) -> frozenset[tuple[UUID, datetime]]:
+    """Each customer's moments of which nothing but history is told."""
+    found: dict[tuple[UUID, datetime], bool] = {}
+    for event in events:
+        person = people.get(event.id)
+        if person is not None:
+            moment = (person.customer_id, event.occurred_at)
+            found[moment] = found.get(moment, True) and bool(event.context.get(PAST))
+    return frozenset(moment for moment, is_past in found.items() if is_past)
 
 
 def _newest(events: Sequence[Event], people: People) -> dict[UUID, datetime]:

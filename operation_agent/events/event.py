@@ -10,6 +10,9 @@ from uuid import UUID
 IDENTITY_KINDS = ("external", "shopify", "email", "phone", "anonymous")
 """Kinds of identity, strongest first. `previous` (an alias's old id) may also stand in `Event.identity`."""
 
+PAST = "past"
+"""A true value in an event's context: it is told as history. It counts in history and features and sets nothing off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

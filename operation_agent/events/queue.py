@@ -123,6 +123,14 @@ def pending(session: Session, shop_id: UUID, partition: int | None = None) -> in
     ).scalar_one()
 
 
+def has_more_than(session: Session, shop_id: UUID, number: int) -> bool:
+    """Whether more than `number` events of a shop wait; looks at no more rows than that."""
+    return session.execute(
+        text("SELECT EXISTS (SELECT 1 FROM event_queue WHERE shop_id = :shop OFFSET :number)"),
+        {"shop": shop_id, "number": number},
+    ).scalar_one()
+
+
 def backlog(session: Session, shop_id: UUID) -> list[tuple[int, int, datetime]]:
     """Per partition with something waiting: (partition, events, receipt of the oldest in system time)."""
     rows = session.execute(
