@@ -39,6 +39,12 @@ class Export:
     again: bool = True
 
 
+class ExportBusy(Retryable):
+    """The storefront prepares as many exports for us as it will at a time: nothing was asked of it."""
+
+    code = "export_busy"
+
+
 class ResultExpired(Retryable):
     """The address of an export's result is not good any more: `check_export` has another, or says that it is gone."""
 
@@ -72,12 +78,14 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A change that was made. `undo` is all that is needed to take it back, or None with `why_no_undo`."""
+    """A change that was made. `undo` is all that is needed to take it back, or None with `why_no_undo`; with both, the
+    latter says which part of it cannot be taken back."""
 
     ref: str | None
     after: Mapping[str, Any]
     undo: Mapping[str, Any] | None
     why_no_undo: str | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +101,31 @@ class ChangeKind:
 
 
 class Changes(Protocol):
-    """Each call raises the kit's errors: Rejected (refused, with the fields at fault), Retryable (not done, try later),
-    Denied (token or scope), and `Uncertain` when it may have been done: then `is_applied` is asked, never blind."""
+    """What a storefront can change; `operation_agent.storefront.kinds` says what each change takes.
 
-    def kinds(self) -> Mapping[str, ChangeKind]: ...
+    Each call raises the kit's errors: Rejected (refused; what the shop says of each field stands in `extra["errors"]`),
+    NotFound (what is to be changed is not there), Conflict (somebody else has changed it), Retryable (not done, try
+    later), Denied (token or scope). Anything else means that it may have been done: then `is_applied` is asked, never
+    blind. Every call may be made again with the same key: it looks first what is done already.
+    """
+
+    def kinds(self) -> Sequence[str]: ...
 
     def preview(self, kind: str, parameters: Mapping[str, Any]) -> Preview: ...
 
     def apply(self, kind: str, parameters: Mapping[str, Any], before: Mapping[str, Any], *, key: str) -> Applied:
-        """Make the change. `key` is stable over every attempt at it."""
+        """Make the change if the values are still those of `before`. `key` is stable over every attempt at it."""
         ...
 
     def is_applied(
         self, kind: str, parameters: Mapping[str, Any], before: Mapping[str, Any], *, key: str
     ) -> Applied | None:
-        """Whether it was made, after an Uncertain."""
+        """Whether it was made, after an uncertain call; None: no, or only in part."""
         ...
 
-    def undo(self, kind: str, undo: Mapping[str, Any], *, key: str) -> Mapping[str, Any]:
-        """Take it back; returns the values then. Raises Conflict when somebody else has changed them since."""
+    def undo(self, kind: str, undo: Mapping[str, Any], *, key: str, force: bool = False) -> Mapping[str, Any]:
+        """Take it back; returns the values then. Raises Conflict when somebody else has changed them since, unless
+        `force`."""
         ...
 
 
@@ -121,7 +135,7 @@ class Storefront(Protocol):
     vendor: str
 
     def start_export(self, kind: SyncKind, *, since: datetime | None) -> Export:
-        """Ask for everything of a kind (changed since then). Raises Retryable while another export runs."""
+        """Ask for everything of a kind (changed since then). Raises ExportBusy while other exports run."""
         ...
 
     def check_export(self, operation_id: str) -> Export: ...
