@@ -1,2 +1,2 @@
-DROP TABLE shop_changes, storefront_syncs, checkouts, carts, fulfillments, discount_codes, discounts,
+DROP TABLE shop_changes, storefront_syncs, storefront_listings, checkouts, carts, fulfillments, discount_codes, discounts,
   collection_products, collections, inventory_levels, variants, products;

@@ -6,7 +6,23 @@ ALTER TABLE orders
   ADD COLUMN tax_minor bigint NOT NULL DEFAULT 0,
   ADD COLUMN shipping_minor bigint NOT NULL DEFAULT 0,
   ADD COLUMN presentment_currency char(3),           -- what the buyer was shown; amounts here are the shop's
-  ADD COLUMN deleted_at timestamptz;                 -- the shop deleted it: it counts as cancelled
+  ADD COLUMN deleted_at timestamptz,                 -- the shop deleted it: it counts as cancelled
+  ADD COLUMN digest uuid;                            -- of the snapshot: settles which of one instant stands
+
+-- The newest snapshot of an order that was never paid, so that it stands should it be paid. Test orders stay here.
+CREATE TABLE unpaid_orders (
+  shop_id         uuid NOT NULL,
+  source_order_id text NOT NULL,
+  updated_at      timestamptz NOT NULL,              -- shop time
+  digest          uuid NOT NULL,
+  event_id        uuid NOT NULL,
+  customer_id     uuid,                              -- NULL: a guest
+  snapshot        jsonb NOT NULL,                    -- customers.snapshots.Snapshot
+  PRIMARY KEY (shop_id, source_order_id)
+);
+CREATE INDEX unpaid_orders_customer ON unpaid_orders (shop_id, customer_id);
+
+ALTER TABLE identities ADD COLUMN told_at timestamptz;  -- of a Shopify id: its newest customer.identified, shop time
 
 CREATE TABLE order_lines (
   shop_id          uuid NOT NULL,
