@@ -27,8 +27,10 @@ PAID = frozenset({"paid", "partially_refunded", "refunded"})
 class Customer:
     """`email` and `phone` are normalised. `consents`: channel (email, sms) -> (subscribed | unsubscribed, since when);
     a state in between (pending, not yet asked) is left out. `tags` None: not told. `updated_at` None: only what the
-    consents say is told, and nothing of the profile. Names of traits: first_name, last_name, locale, country (ISO 3166),
-    state (enabled, disabled, invited, declined), verified_email, tax_exempt, created_at (ISO 8601); None: known empty.
+    consents say is told, and nothing of the profile.
+
+    Names of traits: first_name, last_name, locale, country (ISO 3166), state (enabled, disabled, invited, declined),
+    verified_email, tax_exempt, created_at (ISO 8601). A value of None is known to be empty.
     """
 
     customer_id: str
