@@ -1,7 +1,7 @@
 """Where a shop's Admin API is and what opens it.
 
-Address and version go the way of Shopify's own library (`shopify.Session`, `shopify.ApiVersion`), which is imported
-when the first client is made: it takes a tenth of a second, and the API never makes one.
+Version and path are those of Shopify's own library (`shopify.ApiVersion`), which is imported when the first client is
+made: it takes a tenth of a second, and the API never makes one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from operation_agent.kit.errors import Rejected
 
 API_VERSION = "2026-07"
 _QUARTERLY = re.compile(r"20\d\d-(01|04|07|10)")
-_DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]{0,59}\.myshopify\.com")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +46,3 @@ def checked_version(given: str) -> str:
             where="config.api_version",
         )
     return given
-
-
-def shop_domain(given: str) -> str:
-    """`example.myshopify.com` of whatever a person enters for it: with https://, a path, or only its first word.
-
-    Raises Rejected for a domain that is not Shopify's own: tokens are sent there.
-    """
-    from shopify.session import Session
-
-    domain = Session(given.strip(), API_VERSION).url or ""
-    asked = given.strip().lower().removeprefix("https://").removeprefix("http://").split("/")[0]
-    if not _DOMAIN.fullmatch(domain) or asked not in (domain, domain.removesuffix(".myshopify.com")):
-        raise Rejected(f"{given[:80]!r} is not a shop's address such as example.myshopify.com", where="shop")
-    return domain

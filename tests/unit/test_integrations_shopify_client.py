@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from integrations import http
 from integrations.shopify import client as module
 from integrations.shopify import documents
-from integrations.shopify.access import Access, checked_version, shop_domain
+from integrations.shopify.access import Access, checked_version
 from integrations.shopify.client import Shopify
 from integrations.shopify.errors import (
     Malformed,
@@ -437,19 +437,3 @@ def test_versions_are_quarters_or_unstable():
     assert Access("https://a.myshopify.com", "t", "unstable").path() == "/admin/api/unstable/graphql.json"
     with pytest.raises(Rejected):
         Shopify(Access("https://a.myshopify.com", "t", "newest"))
-
-
-def test_a_shops_address_is_its_own_domain():
-    for entered in ("Example", "example.myshopify.com", " https://EXAMPLE.myshopify.com/admin "):
-        assert shop_domain(entered) == "example.myshopify.com"
-    for bad in (
-        "",
-        "evil.com",
-        "example.myshopify.com.evil.com",
-        "https://user@example.myshopify.com",
-        "a_b",
-        "-a",
-        "a b",
-    ):
-        with pytest.raises(Rejected):
-            shop_domain(bad)
