@@ -30,6 +30,8 @@ ROUTES = {
     "actions.deliver": {"queue": "actions"},
     "actions.reconcile": {"queue": "actions"},
     "approvals.settle": {"queue": "actions"},
+    "integrations.renew": {"queue": "actions"},
+    "integrations.check": {"queue": "jobs"},
     "clustering.fit": {"queue": "jobs"},
     "campaigns.run": {"queue": "jobs"},
     "effects.compare": {"queue": "jobs"},

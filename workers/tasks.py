@@ -49,6 +49,18 @@ def reconcile_actions(shop_id: str, key: str) -> None:
     reconcile(engine(), UUID(shop_id))
 
 
+@app.task(name="integrations.renew")
+def renew_token(shop_id: str, vendor: str) -> None:
+    from .connecting import renew
+
+    renew(engine(), UUID(shop_id), vendor)
+
+
+@app.task(name="integrations.check", **_JOB)
+def check_integration(shop_id: str, vendor: str) -> None:
+    _job("integrations.check", shop_id, vendor, _check)
+
+
 @app.task(name="approvals.settle")
 def settle_approvals(shop_id: str, key: str) -> None:
     from operation_agent.actions import approving
@@ -158,6 +170,12 @@ def _settle(shop_id: UUID, key: str) -> None:
     from .privacy import settle
 
     settle(engine(), shop_id, key)
+
+
+def _check(shop_id: UUID, vendor: str) -> None:
+    from .connecting import check
+
+    check(engine(), shop_id, vendor)
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

@@ -26,7 +26,7 @@ PROBLEMS: tuple[Problem, ...] = ("unavailable", "scopes", "unauthorized", "unins
 """The weakest first: a problem gives way to a stronger one only, until it is cleared."""
 
 CHECK, RENEW = "integrations.check", "integrations.renew"
-"""Wake-ups, by vendor: look at scopes and webhooks; renew the token, or ask whether a problem has passed."""
+"""Wake-ups, by vendor: look at scopes and webhooks, and whether a problem has passed; renew the token."""
 
 LEASE = timedelta(minutes=3)
 """How long somebody who took a renewal or a check has for it: above any time limit of the calls in it."""
@@ -105,10 +105,11 @@ def problem_of(session: Session, shop_id: UUID, vendor: str) -> Problem | None:
 
 _NOTE = text("""
 UPDATE integrations i SET problem = :problem, problem_detail = :detail, problem_at = :at,
-  renew_at = CASE WHEN :problem = 'unavailable' THEN CAST(:later AS timestamptz)
-                  WHEN :problem = 'unauthorized' AND i.token_expires_at IS NOT NULL THEN CAST(:at AS timestamptz)
+  renew_at = CASE WHEN :problem = 'unauthorized' AND i.token_expires_at IS NOT NULL THEN CAST(:at AS timestamptz)
                   ELSE i.renew_at END,
-  check_at = CASE WHEN :problem IN ('uninstalled', 'scopes') THEN CAST(:at AS timestamptz) ELSE i.check_at END
+  check_at = CASE WHEN :problem IN ('uninstalled', 'scopes') THEN CAST(:at AS timestamptz)
+                  WHEN :problem = 'unavailable' THEN CAST(:later AS timestamptz)
+                  ELSE i.check_at END
 WHERE i.shop_id = :shop AND i.vendor = :vendor
   AND COALESCE(array_position(CAST(:ranks AS text[]), i.problem), 0) < array_position(CAST(:ranks AS text[]), :problem)
   AND (CAST(:credentials AS bytea) IS NULL OR i.secrets = CAST(:credentials AS bytea))
@@ -212,7 +213,7 @@ def take_check(session: Session, shop_id: UUID, vendor: str, *, at: datetime) ->
 
 
 def take_renewal(session: Session, shop_id: UUID, vendor: str, *, at: datetime) -> Connection | None:
-    """The connection, if its token is to be renewed or its problem asked about: one at a time, as `take_check`."""
+    """The connection, if its token is to be renewed by now: one at a time, as `take_check`."""
     return _take(session, shop_id, vendor, "renew_at", at)
 
 
@@ -240,20 +241,28 @@ def look_again(
     )
 
 
+def rest(session: Session, shop_id: UUID, vendor: str) -> None:
+    """Nothing is to be looked at until somebody connects it again."""
+    session.execute(
+        text("UPDATE integrations SET renew_at = NULL, check_at = NULL WHERE shop_id = :shop AND vendor = :vendor"),
+        {"shop": shop_id, "vendor": vendor},
+    )
+
+
 # -- what is known of it ------------------------------------------------------------------------------------------
 
 
 def keep_credentials(
     session: Session, shop_id: UUID, vendor: str, sealed: bytes | None, *, token_expires_at: datetime | None,
-    renew_at: datetime | None, at: datetime,
+    renew_at: datetime | None,
 ) -> None:  # fmt: skip
     """All secrets at once, so that an access token and its refresh token never part."""
     session.execute(
         text(
-            "UPDATE integrations SET secrets = :sealed, token_expires_at = :expires, renew_at = :renew,"
-            " updated_at = :at WHERE shop_id = :shop AND vendor = :vendor"
+            "UPDATE integrations SET secrets = :sealed, token_expires_at = :expires, renew_at = :renew"
+            " WHERE shop_id = :shop AND vendor = :vendor"
         ),
-        {"shop": shop_id, "vendor": vendor, "sealed": sealed, "expires": token_expires_at, "renew": renew_at, "at": at},
+        {"shop": shop_id, "vendor": vendor, "sealed": sealed, "expires": token_expires_at, "renew": renew_at},
     )
 
 
