@@ -96,6 +96,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     people: People = identity.resolve(session, shop, events)
     wanted = Wanted.of(rule.condition for rule in live.live_rules(session, shop.id))
     remembered = before.remember(session, shop.id, _touched(people), wanted) if wanted.asks_before else None
+    mirror.apply(session, shop, events)
     history.apply(session, shop, events, people)
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)
