@@ -38,7 +38,7 @@ from operation_agent.segments.before import Remembered
 from operation_agent.segments.columns import Wanted
 from operation_agent.store.session import asking_once
 from operation_agent.store.shops import Shop
-from operation_agent.storefront import connection
+from operation_agent.storefront import connection, mirror
 from operation_agent.strategies import live
 
 LATE = timedelta(hours=24)

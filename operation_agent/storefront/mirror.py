@@ -322,7 +322,7 @@ def _key(kind: Kind, row: Row[Any]) -> Key:
 
 def _state(kind: Kind, row: Row[Any]) -> State:
     version = (row.source_updated_at, row.digest.hex) if row.source_updated_at is not None else None
-    return standing.restored(kind, row._mapping, version, row.told, row.listed_at, row.removed_at)
+    return standing.restored(kind, row._asdict(), version, row.told, row.listed_at, row.removed_at)
 
 
 def _arrays(kind: Kind) -> str:
