@@ -177,16 +177,28 @@ def _store_shop(held: HeldConnection, shop_id: UUID, events: Sequence[Event]) ->
     except (psycopg.Error, SQLAlchemyError) as error:
         if unavailable(error) is not None:
             raise
-        if len(events) == 1:
-            structlog.get_logger("intake").warning("event refused by the database", error=str(error)[:300])
+        middle = _middle(events)
+        if middle is None:
+            structlog.get_logger("intake").warning("refused by the database", error=str(error)[:300])
             reason = str(error).splitlines()[0][:200]
-            return Committed(frozenset(), {0: Rejected(f"the database refused it: {reason}", code="not_storable")})
-    middle = len(events) // 2
+            refused = Rejected(f"the database refused it: {reason}", code="not_storable")
+            return Committed(frozenset(), dict.fromkeys(range(len(events)), refused))
     left, right = _store_shop(held, shop_id, events[:middle]), _store_shop(held, shop_id, events[middle:])
     return Committed(
         left.duplicates | {index + middle for index in right.duplicates},
         left.refused | {index + middle: refusal for index, refusal in right.refused.items()},
     )
+
+
+def _middle(events: Sequence[Event]) -> int | None:
+    """Where to part them: nearest to the middle, never within a delivery, whose second half would pass for a copy of
+    the first. None: they are one event or one delivery, and refused as that."""
+    whole = [
+        index
+        for index in range(1, len(events))
+        if not events[index].delivery or events[index].delivery != events[index - 1].delivery
+    ]
+    return min(whole, key=lambda index: abs(index - len(events) // 2), default=None)
 
 
 def _share_out(

@@ -45,6 +45,14 @@ EVENTS = Counter(
     ["shop", "source", "outcome"],
     registry=PROCESS,
 )
+DELIVERIES = Counter(
+    "opagent_webhook_deliveries",
+    "Signed webhooks, by topic and by what became of them (accepted, duplicate, kept, ignored, rejected)",
+    ["vendor", "topic", "outcome"],
+    registry=PROCESS,
+)
+_MOST_TOPICS = 500
+"""Above this many the rest is `other`: a topic is a header, and headers are not signed."""
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -66,6 +74,23 @@ def count_events(shop: str, source: str, *, accepted: int = 0, duplicates: int =
         _events(shop, source, "duplicate").inc(duplicates)
     if rejected:
         _events(shop, source, "rejected").inc(rejected)
+
+
+_topics: set[tuple[str, str]] = set()
+
+
+def count_delivery(vendor: str, topic: str, outcome: str) -> None:
+    """Count one webhook whose signature fitted."""
+    if (vendor, topic) not in _topics:
+        if len(_topics) >= _MOST_TOPICS:
+            topic = "other"
+        _topics.add((vendor, topic))
+    _deliveries(vendor, topic, outcome).inc()
+
+
+@cache
+def _deliveries(vendor: str, topic: str, outcome: str) -> Counter:
+    return DELIVERIES.labels(vendor, topic, outcome)
 
 
 class RequestMetrics:

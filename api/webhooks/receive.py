@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import Problem
-from api.metrics import count_events
+from api.metrics import count_delivery, count_events
 from api.services import Services, services
 from api.webhooks.senders import Sender
 from operation_agent.events import instants, storable
@@ -69,6 +69,8 @@ class Read:
     events: Sequence[tuple[int, Event]]
     refused: Sequence[Refusal]
     ignored: int = 0
+    topic: str = "events"
+    """What the vendor calls this kind of delivery."""
 
 
 async def _delivery(request: Request) -> Delivery:
@@ -87,12 +89,18 @@ Held = Annotated[Services, Depends(_held)]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """How a vendor's deliveries are checked and read; `secret` is its name among the integration's secrets."""
+    """How a vendor's deliveries are checked and read; `secret` is its name among the integration's secrets.
+
+    `is_for` says whether it is addressed to this sender's shop. `whole`: one delivery is one saying, so it is stored
+    altogether or not at all.
+    """
 
     vendor: str
     secret: str
     verify: Callable[[Mapping[str, str], bytes, str], bool]
     read: Callable[[Delivery, Shop, datetime], Read]
+    is_for: Callable[[Mapping[str, str], Sender], bool] = lambda _headers, _sender: True
+    whole: bool = False
 
 
 async def receive(held: Services, provider: Provider, slug: str, delivery: Delivery) -> Received:
@@ -103,17 +111,30 @@ async def receive(held: Services, provider: Provider, slug: str, delivery: Deliv
     """
     received_at = SYSTEM.now()
     sender = held.senders.remembered(slug, provider.vendor) or await _look_up(held, provider, slug)
-    if not provider.verify(delivery.headers, delivery.body, sender.secret):
-        raise Denied("the signature does not fit this body", code="signature", unauthenticated=True)
+    _check(provider, delivery, sender)
     if len(delivery.body) > LONG_BODY:
         found = await run_in_threadpool(provider.read, delivery, sender.shop, received_at)
     else:
         found = provider.read(delivery, sender.shop, received_at)
     now = received_at + sender.shop.clock_offset
-    if any(event.occurred_at > now for _, event in found.events):  # a sandbox's clock may have been moved since
+    if sender.shop.sandbox and any(event.occurred_at > now for _, event in found.events):
+        # its clock may have been moved since
         now = received_at + (await _look_up(held, provider, slug)).shop.clock_offset
-    good, refused = _storable(found, now)
+    good, refused = _storable(found, now, whole=provider.whole)
     return await _store(held, provider, sender.shop, found, good, refused)
+
+
+def _check(provider: Provider, delivery: Delivery, sender: Sender) -> None:
+    if not any(provider.verify(delivery.headers, delivery.body, secret) for secret in sender.secrets):
+        raise Denied("the signature does not fit this body", code="signature", unauthenticated=True)
+    if not provider.is_for(delivery.headers, sender):
+        # not 2xx: two shops' customers once mixed cannot be told apart again, and a delivery refused is fetched later
+        raise Denied(
+            f"this was sent for another shop than {sender.base_url}; set base_url to the shop it is from, or let its"
+            f" subscription point to that shop's address here",
+            code="other_shop",
+            unauthenticated=True,
+        )
 
 
 async def _look_up(held: Services, provider: Provider, slug: str) -> Sender:
@@ -137,6 +158,7 @@ async def _store(
     else:
         accepted = 0
     count_events(shop.slug, provider.vendor, accepted=accepted, duplicates=duplicates, rejected=len(refused))
+    count_delivery(provider.vendor, found.topic, _outcome(accepted, duplicates, refused, good))
     if refused:
         structlog.get_logger("webhooks").warning(
             "entries refused", vendor=provider.vendor, shop=shop.slug, number=len(refused), first=refused[0].reason
@@ -149,14 +171,22 @@ async def _store(
     )
 
 
-def _storable(found: Read, now: datetime) -> tuple[list[tuple[int, Event]], list[Refusal]]:
-    """The events as they will be stored, and everything that is not; `now` is the shop's."""
+def _outcome(accepted: int, duplicates: int, refused: list[Refusal], good: list[tuple[int, Event]]) -> str:
+    if accepted:
+        return "kept" if good[0][1].type == "webhook.kept" else "accepted"
+    return "rejected" if refused else "duplicate" if duplicates else "ignored"
+
+
+def _storable(found: Read, now: datetime, *, whole: bool) -> tuple[list[tuple[int, Event]], list[Refusal]]:
+    """The events as they will be stored, and everything that is not; `now` is the shop's. `whole`: all or none."""
     good, refused = [], list(found.refused)
     for index, event in found.events:
         try:
             good.append((index, _checked(event, now)))
         except Rejected as error:
             refused.append(refusal(index, error))
+            if whole:
+                return [], refused
     return good, refused
 
 
@@ -165,10 +195,11 @@ def _checked(event: Event, now: datetime) -> Event:
         "source_id": event.source_id, "identity": event.identity, "properties": event.properties,
         "context": event.context,
     }  # fmt: skip
-    for path, reason in storable.faults(written):
-        raise Rejected(f"{reason} at {path}", code="not_storable", where=path)
-    occurred_at = instants.occurred(event.occurred_at.isoformat(), None, now, "occurred_at")
-    return event if occurred_at == event.occurred_at else replace(event, occurred_at=occurred_at)
+    if storable.is_suspect(written):
+        for path, reason in storable.faults(written):
+            raise Rejected(f"{reason} at {path}", code="not_storable", where=path)
+    occurred_at = instants.settled(event.occurred_at, now, "occurred_at")
+    return event if occurred_at is event.occurred_at else replace(event, occurred_at=occurred_at)
 
 
 def refusal(index: int, error: Rejected) -> Refusal:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 import orjson
 from sqlalchemy import Engine, text
@@ -28,10 +27,14 @@ _MOST_ENTRIES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A shop as it was when looked up, and one secret of one of its integrations."""
+    """A shop as it was when looked up, and what one of its integrations is checked by.
+
+    `secrets` are those it may sign with: the current one, and the one before it while that is being replaced.
+    """
 
     shop: Shop
-    secret: str
+    secrets: tuple[str, ...]
+    base_url: str
 
 
 class Senders:
@@ -50,7 +53,7 @@ class Senders:
         with for_system(self._engine) as session:
             shop = find_shop(session, slug)
             bind_scope(session, shop.id)
-            found = Sender(shop, _secret(session, shop.id, vendor, secret))
+            found = _sender(session, shop, vendor, secret)
         if len(self._known) >= _MOST_ENTRIES:
             self._known.clear()
         self._known[slug, vendor] = (monotonic() + TIME_TO_LIVE, found)
@@ -61,18 +64,18 @@ class Senders:
         self._known.clear()
 
 
-def _secret(session: Session, shop_id: UUID, vendor: str, name: str) -> str:
+def _sender(session: Session, shop: Shop, vendor: str, name: str) -> Sender:
     row = session.execute(
-        text("SELECT secrets FROM integrations WHERE shop_id = :shop AND vendor = :vendor"),
-        {"shop": shop_id, "vendor": vendor},
+        text("SELECT secrets, base_url FROM integrations WHERE shop_id = :shop AND vendor = :vendor"),
+        {"shop": shop.id, "vendor": vendor},
     ).one_or_none()
     secrets: dict[str, str] = {}
     if row is not None and row.secrets is not None:
         secrets = orjson.loads(Vault(secret_key(settings())).open(bytes(row.secrets)))
-    if not secrets.get(name):
+    if row is None or not secrets.get(name):
         raise Retryable(
             f"nothing is accepted from {vendor} until PUT /api/integrations/{vendor} has set secrets.{name}",
             code="webhook_not_configured",
             retry_after=timedelta(minutes=5),
         )
-    return secrets[name]
+    return Sender(shop, tuple(filter(None, (secrets[name], secrets.get(f"{name}_previous")))), row.base_url)

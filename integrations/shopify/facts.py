@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from operation_agent.events.event import Event
-from operation_agent.kit.ids import digest_id, new_id
+from operation_agent.kit.ids import digest, new_id
 from operation_agent.storefront import records
 from operation_agent.storefront.records import Telling
 
@@ -105,14 +105,16 @@ def at_second(at: datetime) -> str:
 
 def order_events(order: Order, *, received_at: datetime, is_update: bool) -> list[Event]:
     """What an order says of itself: created, paid, cancelled, fulfilled, each refund; and with `is_update` that this is
-    how it stands now, which a snapshot needs that is not the first one told. Of a test order only the last, unpaid.
-
-    `received_at` is system time.
+    how it stands now. `order.paid` is told once, with the snapshot that came first: whatever may not be the first one
+    needs an update too. Of a test order only the last, unpaid. `received_at` is system time.
     """
     told = _Telling(received_at, order_identity(order))
     snapshot = order_properties(order)
     stands = told.event(
-        f"order.updated:{order.order_id}@{snapshot['updated_at']}", "order.updated", order.updated_at, snapshot
+        f"order.updated:{order.order_id}@{snapshot['updated_at']}:{_content(snapshot, told.identity)}",
+        "order.updated",
+        order.updated_at,
+        snapshot,
     )
     if order.test:
         return [stands]
@@ -153,7 +155,8 @@ def customer_events(customer: Customer, *, received_at: datetime) -> list[Event]
         if customer.tags is not None:
             properties["tags"] = sorted(customer.tags)
         identified = _Telling(received_at, customer_identity(customer))
-        source_id = f"customer:{customer.customer_id}@{at_second(customer.updated_at)}"
+        said = _content(properties, identified.identity)
+        source_id = f"customer:{customer.customer_id}@{at_second(customer.updated_at)}:{said}"
         events.append(identified.event(source_id, "customer.identified", customer.updated_at, properties))
     told = _Telling(received_at, {"shopify": customer.customer_id})
     for channel, (state, since) in sorted(customer.consents.items()):
@@ -166,9 +169,8 @@ def customer_events(customer: Customer, *, received_at: datetime) -> list[Event]
 def tellings_event(tellings: Sequence[Telling], *, received_at: datetime, occurred_at: datetime) -> Event:
     """What the shop's own things are now. `occurred_at` is shop time, `received_at` system time."""
     written = records.to_json(tellings)
-    told = digest_id(orjson.dumps(written, option=orjson.OPT_SORT_KEYS).decode())
     return _Telling(received_at, {}).event(
-        f"storefront:{told}", "storefront.changed", occurred_at, {"tellings": written}
+        f"storefront:{_content(written)}", "storefront.changed", occurred_at, {"tellings": written}
     )
 
 
@@ -211,6 +213,12 @@ def order_properties(order: Order) -> dict[str, Any]:
         "checkout_token": order.checkout_token,
         "source_name": order.source_name,
     }
+
+
+def _content(*said: Any) -> str:
+    """A digest, in the source id of what stands at a moment: two changes may fall into one second, and neither is lost
+    whichever comes first."""
+    return digest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS).decode()).hex()
 
 
 def _product(line: Line) -> dict[str, Any]:

@@ -39,6 +39,11 @@ def occurred(stated: object, sent: object, now: datetime, where: str = "timestam
             at += now - parse(sent, "sentAt")
         except OverflowError:
             raise Rejected("timestamp and sentAt are too far apart", code="timestamp", where=where) from None
+    return settled(at, now, where)
+
+
+def settled(at: datetime, now: datetime, where: str) -> datetime:
+    """`at` itself, or the shop's `now` for what is a little ahead of it. Raises Rejected for what cannot be."""
     if at < EARLIEST:
         raise Rejected(f"{where} is before 1990: {at.isoformat()}", code="timestamp_too_old", where=where)
     if at <= now:

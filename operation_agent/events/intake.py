@@ -1,8 +1,9 @@
 """The way in: events become rows, once, in one statement, and the shop's partitions are rung.
 
-An event is stored the first time its source's id is seen and counted as a duplicate after that. In the same
-transaction it joins the queue of its partition (a hash of its strongest identity: one customer's events stay in
-order) and, as the last statement, the outbox says that the partition has events.
+An event is stored the first time its source's id is seen and counted as a duplicate after that; so is every event of a
+delivery that came before, by any of the names its sender gave it. In the same transaction it joins the queue of its
+partition (a hash of its strongest identity: one customer's events stay in order) and, as the last statement, the outbox
+says that the partition has events.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ SELECT digest FROM incoming WHERE digest NOT IN (SELECT digest FROM fresh)
 """
 # Sorted by digest, so that two writers with the same new events wait for each other and never deadlock.
 
+_DELIVERIES = """
+WITH told AS MATERIALIZED (SELECT * FROM unnest(%(digests)s, %(received)s) AS t (digest, received_at)), fresh AS (
+  INSERT INTO event_keys (shop_id, digest, received_at)
+  SELECT %(shop)s, digest, received_at FROM told ORDER BY digest
+  ON CONFLICT DO NOTHING RETURNING digest
+)
+SELECT digest FROM told WHERE digest NOT IN (SELECT digest FROM fresh)
+"""
+# Names of deliveries are keys too, under a source of their own. Every writer takes them before its events' keys, in
+# order, so that two with the same delivery wait for each other here and the second finds it known.
+
 _RING = """
 INSERT INTO outbox (id, shop_id, topic, key, rung_at)
 SELECT r.id, %(shop)s, %(topic)s, r.key, %(at)s FROM unnest(%(ids)s, %(keys)s) AS r (id, key)
@@ -83,14 +95,15 @@ def commit(session: Session, shop_id: UUID, events: Sequence[Event]) -> IntakeRe
 
 def write(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]) -> IntakeResult:
     """`commit` on a bare connection that is bound to the shop already: the group committer's way."""
+    dropped = _seen_before(connection, shop_id, events) if any(event.delivery for event in events) else set()
     first: dict[bytes, int] = {}
-    repeated: set[int] = set()
+    repeated: set[int] = set(dropped)
     digests = [digest(event.source, event.source_id) for event in events]
     for index, key in enumerate(digests):
-        if first.setdefault(key, index) != index:
+        if index not in dropped and first.setdefault(key, index) != index:
             repeated.add(index)
     if not first:
-        return IntakeResult(0, 0, frozenset())
+        return IntakeResult(0, len(repeated), frozenset(repeated))
     chosen = [events[index] for index in first.values()] if repeated else events
     partitions = [partition_of(event.identity) for event in chosen]
     with connection.pipeline():
@@ -98,6 +111,29 @@ def write(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]
         _ring(connection, shop_id, set(partitions), max(event.received_at for event in chosen))
         repeated.update(first[row[0].bytes] for row in known.fetchall())
     return IntakeResult(len(events) - len(repeated), len(repeated), frozenset(repeated))
+
+
+def _seen_before(connection: psycopg.Connection, shop_id: UUID, events: Sequence[Event]) -> set[int]:
+    """Positions of the events of deliveries that came before, in an earlier transaction or earlier in this one.
+
+    All events of one delivery have the same names, so equal names are one delivery, and one shared name is a copy.
+    """
+    owners: dict[bytes, tuple[str, ...]] = {}
+    copies: set[tuple[str, ...]] = set()
+    received: dict[bytes, datetime] = {}
+    for event in events:
+        for name in event.delivery:
+            key = digest(f"{event.source} delivery", name)
+            if owners.setdefault(key, event.delivery) != event.delivery:
+                copies.add(event.delivery)
+            received.setdefault(key, event.received_at)
+    known = connection.execute(
+        _DELIVERIES,
+        {"shop": shop_id, "digests": arrays.uuids(owners), "received": arrays.instants(received.values())},
+        prepare=True,
+    )
+    copies.update(owners[row[0].bytes] for row in known.fetchall())
+    return {index for index, event in enumerate(events) if event.delivery in copies}
 
 
 def _columns(

@@ -170,14 +170,14 @@ class TinyAgent:
     def _shopify(self, request: Request) -> Reply:
         if not shopify_webhook.verify(request.headers, request.body, self.secret):
             return Reply(401)
-        topic = request.headers["x-shopify-topic"]
-        for event in shopify_webhook.parse(topic, request.body, currency="USD", received_at=SYSTEM.now()):
+        sent, now = shopify_webhook.envelope(request.headers), SYSTEM.now()
+        for event in shopify_webhook.parse(sent, request.body, currency="USD", now=now, received_at=now):
             properties = event.properties
             if event.type == "order.paid":
                 self.paid[properties["order_id"]] = properties | {"email": event.identity["email"]}
-            elif properties["order_id"] not in self.paid:
+            elif event.type == "order.refunded" and properties["order_id"] not in self.paid:
                 self.problems.append(f"a refund of nothing: {properties}")
-            else:
+            elif event.type == "order.refunded":
                 self.refunded[properties["order_id"]] = properties["amount_minor"]
         return Reply(200)
 
