@@ -101,7 +101,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/", "/api/session"})
 """Routes without Requires: health, the API's description, logging in. Webhooks prove themselves by signature."""
-PUBLIC_PREFIXES = ("/webhooks/", "/unsubscribe/")
+PUBLIC_PREFIXES = ("/webhooks/", "/unsubscribe/", "/oauth/")
 
 
 SWITCH_SECONDS = 0.001

@@ -16,10 +16,13 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from operation_agent.kit.errors import Denied, Rejected
 
-from . import scopes as scopes
-from . import tokens as tokens
 from .access import API_VERSION
-from .tokens import App
+from .scopes import FEATURES as FEATURES
+from .scopes import lacking_by_feature as lacking_by_feature
+from .scopes import requested as requested
+from .tokens import App as App
+from .tokens import Tokens as Tokens
+from .tokens import exchange as exchange
 
 FRESH = timedelta(minutes=10)
 """How far a callback's timestamp may be from our clock, and how long somebody may take to grant access."""
