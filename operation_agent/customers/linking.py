@@ -152,10 +152,13 @@ def identities(event: Event) -> list[Identity]:
 
 
 def previous(event: Event) -> list[Identity]:
-    """An alias's old id, as both kinds it may be: then it does not matter whether the alias comes first."""
+    """An alias's old id, as both kinds it may be: then it does not matter whether the alias comes first. Where only a
+    Shopify id is said to be the new one, so was the old one."""
     old = event.identity.get("previous")
     if not old or old == event.identity.get("external"):
         return []
+    if "shopify" in event.identity and "external" not in event.identity:
+        return [("shopify", old)]
     return [("external", old), ("anonymous", old)]
 
 

@@ -80,6 +80,14 @@ def test_an_alias_joins_two_accounts_whichever_comes_first():
         assert len(set(map(id, people))) == 1
 
 
+def test_a_shop_that_joins_two_of_its_customers_says_so_with_its_own_ids():
+    merged = event(2, "customer.aliased", shopify="1", previous="2")
+    for order in ([event(1, shopify="2"), merged], [merged, event(1, shopify="2")]):
+        linker, people = owners(*order, event(5, shopify="1"))
+        assert len(set(map(id, people))) == 1
+        assert set(linker.owners) == {("shopify", "1"), ("shopify", "2")}
+
+
 def test_the_customer_seen_first_survives_whatever_was_processed_first():
     early, late, joining = event(1, anonymous="a"), event(5, email="m@x.com"), event(9, anonymous="a", email="m@x.com")
     keys = {owners(*order, joining)[1][-1].random_key for order in ((early, late), (late, early))}
