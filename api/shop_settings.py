@@ -124,6 +124,9 @@ class SettingsChange(_Part):
     )
     clustering: ClusteringOptions | None = None
     proposals: ProposalOptions | None = None
+    price_bound: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = Field(
+        None, description="Share by which a change may move a price at once, up or down; 0.3 unless given"
+    )
 
     def changes(self) -> dict[str, Any]:
         """What was given, as it is stored. Raises Rejected for limits that contradict themselves."""

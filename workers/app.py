@@ -31,6 +31,7 @@ ROUTES = {
     "actions.reconcile": {"queue": "actions"},
     "approvals.settle": {"queue": "actions"},
     "integrations.renew": {"queue": "actions"},
+    "storefront.change": {"queue": "actions"},
     "integrations.check": {"queue": "jobs"},
     "clustering.fit": {"queue": "jobs"},
     "campaigns.run": {"queue": "jobs"},
@@ -40,6 +41,9 @@ ROUTES = {
     "strategies.propose": {"queue": "jobs"},
     "backtests.run": {"queue": "jobs"},
     "privacy.settle": {"queue": "jobs"},
+    "storefront.sync": {"queue": "jobs"},
+    "storefront.refresh": {"queue": "jobs"},
+    "storefront.reconcile": {"queue": "jobs"},
 }
 TIME_LIMIT = 120
 """Seconds for a task of `events` and `actions`, whose loops end by themselves after two or five."""

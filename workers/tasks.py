@@ -61,6 +61,13 @@ def check_integration(shop_id: str, vendor: str) -> None:
     _job("integrations.check", shop_id, vendor, _check)
 
 
+@app.task(name="storefront.change")
+def make_shop_changes(shop_id: str, key: str) -> None:
+    from .shop_changes import make_changes
+
+    make_changes(engine(), UUID(shop_id))
+
+
 @app.task(name="approvals.settle")
 def settle_approvals(shop_id: str, key: str) -> None:
     from operation_agent.actions import approving
@@ -107,6 +114,21 @@ def run_backtest(shop_id: str, key: str) -> None:
 @app.task(name="privacy.settle", **_JOB)
 def settle_privacy(shop_id: str, key: str) -> None:
     _job("privacy.settle", shop_id, key, _settle)
+
+
+@app.task(name="storefront.sync", **_JOB)
+def sync_storefront(shop_id: str, kind: str) -> None:
+    _job("storefront.sync", shop_id, kind, _sync)
+
+
+@app.task(name="storefront.refresh", **_JOB)
+def refresh_storefront(shop_id: str, key: str) -> None:
+    _job("storefront.refresh", shop_id, key, _refresh_storefront)
+
+
+@app.task(name="storefront.reconcile", **_JOB)
+def reconcile_storefront(shop_id: str, key: str) -> None:
+    _job("storefront.reconcile", shop_id, key, _reconcile_storefront)
 
 
 def _job(topic: str, shop_id: str, key: str, act: Callable[[UUID, str], None]) -> None:
@@ -176,6 +198,24 @@ def _check(shop_id: UUID, vendor: str) -> None:
     from .connecting import check
 
     check(engine(), shop_id, vendor)
+
+
+def _sync(shop_id: UUID, kind: str) -> None:
+    from .storefront import sync_kind
+
+    sync_kind(engine(), shop_id, kind)
+
+
+def _refresh_storefront(shop_id: UUID, _key: str) -> None:
+    from .storefront import ask_by_schedule
+
+    ask_by_schedule(engine(), shop_id, ticks.REFRESH, "incremental")
+
+
+def _reconcile_storefront(shop_id: UUID, _key: str) -> None:
+    from .storefront import ask_by_schedule
+
+    ask_by_schedule(engine(), shop_id, ticks.RECONCILE, "reconcile")
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

@@ -56,7 +56,8 @@ class Exported:
     """One top-level object of an export, with everything that belongs to it.
 
     `key` and `updated_at` tell whether what we have is older. `end` is the byte of the file after it: where reading
-    goes on. `refused`: it could not be understood, and why.
+    goes on. `refused`: it could not be understood, and why. An object too large for memory comes in pieces of which the
+    last `is_whole`; until then `end` is the byte before it.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Exported:
     events: Sequence[Event] = ()
     tellings: Sequence[Telling] = ()
     refused: str | None = None
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,8 @@ class Changes(Protocol):
         ...
 
 
-class Storefront(Protocol):
-    """One shop's connection. Thread-safe. Raises the kit's errors; never keeps state that a restart would lose."""
-
-    vendor: str
+class Exports(Protocol):
+    """How everything of a kind is read. Raises the kit's errors."""
 
     def start_export(self, kind: SyncKind, *, since: datetime | None) -> Export:
         """Ask for everything of a kind (changed since then). Raises ExportBusy while other exports run."""
@@ -149,6 +149,12 @@ class Storefront(Protocol):
         not good any more.
         """
         ...
+
+
+class Storefront(Exports, Protocol):
+    """One shop's connection. Thread-safe. Raises the kit's errors; never keeps state that a restart would lose."""
+
+    vendor: str
 
     def changes(self) -> Changes: ...
 
