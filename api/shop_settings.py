@@ -29,7 +29,10 @@ ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", exa
 Cron = Annotated[str, Field(max_length=100, examples=["15 3 * * *"]), AfterValidator(_cron)]
 
 
-Job = Literal["clustering.fit", "effects.compare", "segments.refresh", "estimators.fit", "strategies.propose"]
+Job = Literal[
+    "clustering.fit", "effects.compare", "segments.refresh", "estimators.fit", "strategies.propose",
+    "storefront.refresh", "storefront.reconcile",
+]  # fmt: skip
 Amount = Annotated[Decimal, Field(ge=0, le=10**12, decimal_places=4, description="Units of the shop's currency")]
 
 
@@ -121,6 +124,9 @@ class SettingsChange(_Part):
     complaint_cooldown: Duration | None = Field(None, description="How long nothing goes to who complained")
     schedules: dict[Job, Cron | None] | None = Field(
         None, description="When the shop's own jobs run, in its time zone; null: never"
+    )
+    reconcile_days: Annotated[int, Field(ge=1, le=60)] | None = Field(
+        None, description="How far the nightly comparison with the shop's own system looks back; 3 unless given"
     )
     clustering: ClusteringOptions | None = None
     proposals: ProposalOptions | None = None

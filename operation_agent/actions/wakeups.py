@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
-from operation_agent.storefront import changes, connection
+from operation_agent.storefront import changes, connection, sync
 
 from . import approving
 from .claiming import DUE, TOPIC
@@ -41,6 +41,7 @@ def ring_due(session: Session, shop: Shop, *, at: datetime, patience: timedelta 
         *_answers(session, shop, at),
         *_open_ticks(session, shop, at - JOB_PATIENCE),
         *connection.due(session, shop.id, at=at),
+        *sync.due(session, shop.id, at=at),
         *changes.due(session, shop.id, at=at),
     ]
     outbox.ring(session, shop.id, wake_ups, at=at)

@@ -27,6 +27,8 @@ JOBS = {
     ticks.ESTIMATORS: "35 4 * * 1",
     ticks.PROPOSALS: "5 5 * * 1",
     ticks.PRIVACY: "45 2 * * *",
+    ticks.REFRESH: "50 * * * *",
+    ticks.RECONCILE: "10 2 * * *",
 }
 """When a shop's own jobs come due, in its time zone. `shop.settings["schedules"]` changes it by topic; null: never."""
 
