@@ -7,12 +7,12 @@ enter where all events enter (`intake.commit`) and are processed like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
@@ -20,17 +20,19 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from operation_agent.kit.clock import SYSTEM
-from operation_agent.kit.errors import Conflict, Rejected
+from operation_agent.kit.errors import Conflict
 from operation_agent.kit.ids import new_id
 from operation_agent.store.session import for_shop
 from operation_agent.store.shops import Shop
 
-from . import intake, tabular
+from . import intake, online_retail, online_retail_totals, order_rows, tabular
 from .event import Event
-from .order_rows import OPTIONS, Reader, resolve_mapping
+from .online_retail_totals import Totals
+from .order_rows import OPTIONS, Reading
 from .tabular import Fault, Row, Table
 
 CDNOW = "cdnow"
+ONLINE_RETAIL = online_retail.NAME
 CHUNK = 2_000
 Progress = Callable[[int, int | None], None]
 
@@ -46,7 +48,8 @@ class Rejection:
 class ImportReport:
     """Of the whole import, over all its runs: read = accepted + duplicates + rejected, in rows of the file.
 
-    `resumed_from` is how many of them earlier runs had read. `rejections` are the first SHOWN, by line.
+    `resumed_from` is how many of them earlier runs had read. `rejections` are the first SHOWN, by line. `totals` are of
+    Online Retail, as stored.
     """
 
     import_id: UUID
@@ -58,15 +61,27 @@ class ImportReport:
     rejected: int
     resumed_from: int
     rejections: list[Rejection] = field(default_factory=list)
+    totals: Totals | None = None
 
 
 SHOWN = 50
 
 
+class RowReader(Protocol):
+    """Makes events of the rows of one file. `note` is of a row that an earlier run has read: nothing is made of it."""
+
+    def note(self, line: int, values: Sequence[Any]) -> None: ...
+
+    def read(self, line: int, values: Sequence[Any], received_at: datetime) -> Reading: ...
+
+
 @dataclass(slots=True)
 class _Chunk:
+    """`stands_for`: rows of the file, of each of `orders`."""
+
     rows: int = 0
     orders: list[Event] = field(default_factory=list)
+    stands_for: list[int] = field(default_factory=list)
     others: list[Event] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
 
@@ -78,26 +93,41 @@ def import_file(
     *,
     mapping: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    preset: str | None = None,
 ) -> ImportReport:
     """Import orders from a file (.csv, .xlsx, .parquet, CDNOW's text, or the word "cdnow" for the installed data).
 
-    `mapping` is role -> column (see `order_rows`); roles it leaves out are guessed from the column names. `progress`
-    is told rows read so far and about how many there are. Raises Rejected when the file or the mapping is wrong (then
-    nothing was written), Conflict when the same file is being imported by another process.
+    `preset` ONLINE_RETAIL: the file is that data, and the report has its totals. `mapping` is role -> column (see
+    `order_rows`, `online_retail`); roles it leaves out are guessed from the column names. `progress` is told rows read
+    so far and about how many there are. Raises Rejected when the file, the mapping or the shop is wrong (then nothing
+    was written), Conflict when the same file is being imported by another process.
     """
     file = tabular.find_cdnow() if str(path) == CDNOW else Path(path)
     asked = dict(mapping or {})
-    table = tabular.open_table(file, sheet=asked.get("sheet"))
-    found = resolve_mapping(table.columns, asked)
+    is_retail = preset == ONLINE_RETAIL
+    if is_retail:
+        online_retail.check(shop)
+    encodings = online_retail.ENCODINGS if is_retail else tabular.ENCODINGS
+    table = tabular.open_table(file, sheet=asked.get("sheet"), encodings=encodings)
+    resolve = online_retail.resolve_mapping if is_retail else order_rows.resolve_mapping
+    found = resolve(table.columns, asked)
     import_id, position, is_done = _begin(engine, shop, file.name, table.sha256, found)
     tell = progress or (lambda _done, _total: None)
     if not is_done:
-        reader = Reader(shop, table.columns, found, table.sha256.hex(), shop.now())
+        reader = _reader(shop, table, found, is_retail=is_retail)
         _run(engine, shop, import_id, table, reader, position, tell)
     with for_shop(engine, shop.id) as session:
         report = _report(session, shop.id, import_id, found, position)
+        if is_retail:
+            report = replace(report, totals=online_retail_totals.totals(session, shop.id))
     tell(report.read, report.read)
     return report
+
+
+def _reader(shop: Shop, table: Table, mapping: Mapping[str, str], *, is_retail: bool) -> RowReader:
+    if is_retail:
+        return online_retail.Reader(shop, table, mapping, shop.now())
+    return order_rows.Reader(shop, table.columns, mapping, table.sha256.hex(), shop.now())
 
 
 def _begin(engine: Engine, shop: Shop, name: str, sha256: bytes, mapping: dict[str, str]) -> tuple[UUID, int, bool]:
@@ -118,7 +148,7 @@ def _begin(engine: Engine, shop: Shop, name: str, sha256: bytes, mapping: dict[s
 
 
 def _run(
-    engine: Engine, shop: Shop, import_id: UUID, table: Table, reader: Reader, position: int, tell: Progress
+    engine: Engine, shop: Shop, import_id: UUID, table: Table, reader: RowReader, position: int, tell: Progress
 ) -> None:
     rows = table.rows()
     for line, row in islice(rows, position):
@@ -137,7 +167,7 @@ def _run(
         )
 
 
-def _chunks(rows: Iterator[tuple[int, Row]], reader: Reader) -> Iterator[_Chunk]:
+def _chunks(rows: Iterator[tuple[int, Row]], reader: RowReader) -> Iterator[_Chunk]:
     while True:
         chunk, received_at = _Chunk(), SYSTEM.now()
         for line, row in islice(rows, CHUNK):
@@ -148,17 +178,19 @@ def _chunks(rows: Iterator[tuple[int, Row]], reader: Reader) -> Iterator[_Chunk]
         yield chunk
 
 
-def _take(chunk: _Chunk, reader: Reader, line: int, row: Row, received_at: datetime) -> None:
+def _take(chunk: _Chunk, reader: RowReader, line: int, row: Row, received_at: datetime) -> None:
     if isinstance(row, Fault):
         chunk.rejections.append(Rejection(line, row.reason, _shown(row.raw)))
         return
-    try:
-        order, *others = reader.events(line, row, received_at)
-    except Rejected as error:
-        chunk.rejections.append(Rejection(line, error.detail, _shown(row)))
-        return
-    chunk.orders.append(order)
-    chunk.others += others
+    reading = reader.read(line, row, received_at)
+    if reading.refused is not None:
+        chunk.rejections.append(Rejection(line, reading.refused, _shown(row)))
+    for event, rows in reading.events:
+        if rows:
+            chunk.orders.append(event)
+            chunk.stands_for.append(rows)
+        else:
+            chunk.others.append(event)
 
 
 def _shown(row: Any) -> list[str]:
@@ -188,7 +220,8 @@ def _commit(session: Session, shop_id: UUID, import_id: UUID, position: int, chu
         )  # fmt: skip
     # who a customer is before what they ordered, so that both meet one customer
     result = intake.commit(session, shop_id, chunk.others + chunk.orders)
-    duplicates = sum(1 for index in result.duplicate_indexes if index >= len(chunk.others))
+    known = (index - len(chunk.others) for index in result.duplicate_indexes)
+    duplicates = sum(chunk.stands_for[index] for index in known if index >= 0)
     session.execute(
         text(
             "UPDATE imports SET position = position + :rows, accepted = accepted + :accepted,"
@@ -196,7 +229,7 @@ def _commit(session: Session, shop_id: UUID, import_id: UUID, position: int, chu
             " WHERE shop_id = :shop AND id = :id"
         ),
         {
-            "shop": shop_id, "id": import_id, "rows": chunk.rows, "accepted": len(chunk.orders) - duplicates,
+            "shop": shop_id, "id": import_id, "rows": chunk.rows, "accepted": sum(chunk.stands_for) - duplicates,
             "duplicates": duplicates, "rejected": len(chunk.rejections),
         },
     )  # fmt: skip
@@ -221,7 +254,7 @@ def _report(
     return ImportReport(
         import_id=import_id,
         file_name=row.file_name,
-        mapping={role: column for role, column in mapping.items() if role not in OPTIONS},
+        mapping={role: column for role, column in mapping.items() if role not in (*OPTIONS, "preset")},
         read=row.position,
         accepted=row.accepted,
         duplicates=row.duplicates,

@@ -94,6 +94,15 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(repr(name[:60]) for name in columns[:30])
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a row tells: events, each with how many rows of the file it stands for (0: it comes with another), and why
+    the row itself is refused. A row may wait for others."""
+
+    events: Sequence[tuple[Event, int]]
+    refused: str | None = None
+
+
 @dataclass(slots=True)
 class Reader:
     """Reads rows of one file under one mapping. `now` is the shop's time; `file_id` tells this file from others."""
@@ -110,13 +119,21 @@ class Reader:
     def __post_init__(self) -> None:
         self._places = {role: self.columns.index(name) for role, name in self.mapping.items() if role in _GUESSES}
         zone, pattern = ZoneInfo(self.shop.time_zone), self.mapping.get("date_format")
-        self._when = lru_cache(maxsize=100_000)(lambda value: _instant(value, zone, pattern))
+        self._when = lru_cache(maxsize=100_000)(lambda value: read_instant(value, zone, pattern))
 
     def note(self, line: int, values: Sequence[Any]) -> None:
         """Remember the order of a row that an earlier run has read already."""
-        order = _identifier(self._value(values, "order"), "order")
+        order = read_identifier(self._value(values, "order"), "order")
         if order is not None:
             self._orders.setdefault(order, line)
+
+    def read(self, line: int, values: Sequence[Any], received_at: datetime) -> Reading:
+        """`events`, or why there are none."""
+        try:
+            order, *others = self.events(line, values, received_at)
+        except Rejected as error:
+            return Reading([], error.detail)
+        return Reading([(order, 1), *((other, 0) for other in others)])
 
     def events(self, line: int, values: Sequence[Any], received_at: datetime) -> list[Event]:
         """The order, and who its customer is when the row says more than an id. Raises Rejected with the reason."""
@@ -143,7 +160,7 @@ class Reader:
     def _order_id(self, line: int, values: Sequence[Any]) -> str:
         if "order" not in self._places:
             return f"{self.file_id[:12]}-{line}"
-        order = _identifier(self._value(values, "order"), "order")
+        order = read_identifier(self._value(values, "order"), "order")
         if order is None:
             raise Rejected("the order id is empty")
         first = self._orders.setdefault(order, line)
@@ -165,11 +182,11 @@ class Reader:
         return min(at, self.now)
 
     def _customer(self, values: Sequence[Any]) -> tuple[dict[str, str], dict[str, str]]:
-        external = _identifier(self._value(values, "customer"), "customer")
+        external = read_identifier(self._value(values, "customer"), "customer")
         identity = {"external": external} if external else {}
         traits = {}
         for kind, read in (("email", email_identity), ("phone", self._phone)):
-            said = _identifier(self._value(values, kind), kind)
+            said = read_identifier(self._value(values, kind), kind)
             if said:
                 known = read(said)
                 traits[kind] = known or said
@@ -207,8 +224,8 @@ class Reader:
         )
 
 
-def _identifier(value: Any, role: str) -> str | None:
-    """Ids as text; spreadsheets and Parquet keep them as numbers, often as 17850.0."""
+def read_identifier(value: Any, role: str) -> str | None:
+    """An id of a file as text, None when it is empty; spreadsheets and Parquet keep them as numbers, often 17850.0."""
     if isinstance(value, float):
         if value != value:
             return None
@@ -235,7 +252,8 @@ _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _SPELLED = re.compile(r"(\d{4})[/.年-](\d{1,2})[/.月-](\d{1,2})日?(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 
 
-def _instant(value: Any, zone: ZoneInfo, pattern: str | None) -> datetime:
+def read_instant(value: Any, zone: ZoneInfo, pattern: str | None) -> datetime:
+    """A date of a file in UTC; `pattern` is strptime's, `zone` that of a date without one. Raises Rejected."""
     if isinstance(value, datetime):
         found = value
     elif isinstance(value, date):

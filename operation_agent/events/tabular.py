@@ -68,7 +68,11 @@ def find_cdnow() -> Path:
     raise Rejected("the CDNOW data is not installed: `pip install --no-deps lifetimes` brings the file", code="cdnow")
 
 
-def open_table(path: Path, *, sheet: str | None = None) -> Table:
+ENCODINGS = ("utf-8-sig", "gb18030")
+"""What text without a byte order mark of UTF-16 may be encoded in, the likeliest first."""
+
+
+def open_table(path: Path, *, sheet: str | None = None, encodings: Sequence[str] = ENCODINGS) -> Table:
     """Look at a file and tell its columns. `sheet` names one of an .xlsx (absent: the first)."""
     _check_file(path)
     with path.open("rb") as file:
@@ -79,7 +83,7 @@ def open_table(path: Path, *, sheet: str | None = None) -> Table:
         return _xlsx(path, sheet)
     if magic == b"\xd0\xcf\x11\xe0":
         raise Rejected(f"{path.name} is an Excel file of before 2007; save it as .xlsx or CSV", code="file_format")
-    return _text(path)
+    return _text(path, encodings)
 
 
 def _check_file(path: Path) -> None:
@@ -104,8 +108,8 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
 
 
-def _text(path: Path) -> Table:
-    sha256, lines, encoding = _survey(path)
+def _text(path: Path, encodings: Sequence[str]) -> Table:
+    sha256, lines, encoding = _survey(path, encodings)
 
     def read() -> IO[str]:
         return io.TextIOWrapper(_open_bytes(path), encoding=encoding, newline="")
@@ -120,14 +124,14 @@ def _text(path: Path) -> Table:
     return Table(columns, lambda: _csv_rows(read, delimiter, len(columns)), max(lines - 1, 0), sha256)
 
 
-def _survey(path: Path) -> tuple[bytes, int, str]:
-    """Digest, number of lines, and encoding, in one pass. UTF-8 when everything decodes as it, else GB18030."""
+def _survey(path: Path, encodings: Sequence[str]) -> tuple[bytes, int, str]:
+    """Digest, number of lines, and encoding, in one pass: the first in which everything decodes."""
     hasher, lines, last = hashlib.sha256(), 0, b"\n"
     decoders: dict[str, codecs.IncrementalDecoder] | None = None
     try:
         with closing(_open_bytes(path)) as file:
             while block := file.read(_BLOCK):
-                decoders = _decoders(block) if decoders is None else decoders
+                decoders = _decoders(block, encodings) if decoders is None else decoders
                 hasher.update(block)
                 lines += block.count(b"\n")
                 last = block
@@ -144,10 +148,10 @@ def _survey(path: Path) -> tuple[bytes, int, str]:
     return hasher.digest(), lines + (not last.endswith(b"\n")), fitting[0]
 
 
-def _decoders(first: bytes) -> dict[str, codecs.IncrementalDecoder]:
+def _decoders(first: bytes, encodings: Sequence[str]) -> dict[str, codecs.IncrementalDecoder]:
     """What the text may be encoded in, by its first bytes, the likeliest first."""
     marked = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return {name: codecs.getincrementaldecoder(name)() for name in (["utf-16"] if marked else ["utf-8-sig", "gb18030"])}
+    return {name: codecs.getincrementaldecoder(name)() for name in (["utf-16"] if marked else encodings)}
 
 
 def _decodes(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
