@@ -180,15 +180,20 @@ def _create(client: Shopify, name: str, address: str) -> None:
 
 
 def _repair(client: Shopify, one: Subscription, address: str) -> None:
-    """Change it in place, without a gap; where the shop keeps what was to go, make another one."""
+    """Change it in place, without a gap; where the shop keeps what was to go, put another one in its place."""
     wanted: dict[str, Any] = {
-        "uri": address, "format": FORMAT, "filter": None, "includeFields": None, "metafieldNamespaces": [],
+        "uri": address, "format": FORMAT, "filter": None, "includeFields": [], "metafieldNamespaces": [],
     }  # fmt: skip
-    payload = client.mutate("webhook_subscription_update", {"id": one.id, "webhookSubscription": wanted})
-    changed = _subscription(payload.get("webhookSubscription") or {})
-    if changed.uri != address or not changed.says_all():
-        _remove(client, one.id)
-        _create(client, one.topic, address)
+    try:
+        payload = client.mutate("webhook_subscription_update", {"id": one.id, "webhookSubscription": wanted})
+        changed = _subscription(payload.get("webhookSubscription") or {})
+        if changed.uri == address and changed.says_all():
+            return
+    except UserErrors:
+        if one.uri != address:  # perhaps the address itself is refused: then the one there is stays
+            raise
+    _remove(client, one.id)
+    _create(client, one.topic, address)
 
 
 def _remove(client: Shopify, subscription_id: str) -> None:
