@@ -7,7 +7,7 @@ first attempt had been done, and looking it up proves it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -92,6 +92,8 @@ class ShopifyChannel:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return http.of_error(error)
         refused = http.of_status(response)
+        if response.status_code == 401 and isinstance(refused, NotSent):
+            return replace(refused, problem="unauthorized")
         if refused is not None:
             return refused
         try:
