@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from cli import database, demo_command, imports, keys, rehearsal, shops, strategies, strategy_folder, users, work
+from cli import (
+    database,
+    demo_command,
+    imports,
+    keys,
+    rehearsal,
+    shops,
+    storefront,
+    strategies,
+    strategy_folder,
+    users,
+    work,
+)
 from cli.output import AsJson
 
 app = typer.Typer(
@@ -61,6 +73,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(shops.app, name="shop")
 app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
+app.add_typer(storefront.app, name="storefront")
 strategies.app.command()(strategy_folder.export)
 strategies.app.command()(strategy_folder.apply)
 strategies.app.command()(rehearsal.impact)

@@ -31,9 +31,6 @@ from .connections import redis
 
 log = logger(__name__)
 
-VENDORS = ("shopify",)
-"""Vendors that are shop systems."""
-
 PROBLEMS: dict[str, Problem] = {
     "unauthorized": "unauthorized",
     "shop_unavailable": "unavailable",
@@ -116,7 +113,7 @@ def _asked(session: Session, shop: Shop, mode: Mode, clock: Clock) -> int:
     if shop.sandbox:  # its providers are fakes, with no shop behind them that could differ from what was told
         return 0
     try:
-        vendor = sync.vendor_of(session, shop.id, VENDORS)
+        vendor = sync.vendor_of(session, shop.id)
     except Conflict:  # not connected, or it has a problem, which the operator was told of
         return 0
     return len(sync.ask(session, shop, vendor, SYNC_KINDS, mode, at=clock.now(), actor="schedule"))

@@ -81,6 +81,10 @@ class Sync:
             return min(1.0, self.bytes_done / self.bytes_total)
         return None
 
+    def summary(self) -> str:
+        """What it found."""
+        return f"missing {self.missing:,}, stale {self.stale:,}"
+
     def per_second(self) -> float | None:
         """Objects a second since the loading began; None before."""
         if self.loading_at is None or self.objects_done == 0:
@@ -107,8 +111,12 @@ def of_row(row: Any) -> Sync:
 # -- asking -------------------------------------------------------------------------------------------------------
 
 
-def vendor_of(session: Session, shop_id: UUID, vendors: Collection[str]) -> str:
-    """Which of `vendors` the shop is connected to. Raises Conflict when none is, or it has a problem."""
+VENDORS = ("shopify",)
+"""Vendors that are shop systems; each implements `protocol.Exports`."""
+
+
+def vendor_of(session: Session, shop_id: UUID, vendors: Collection[str] = VENDORS) -> str:
+    """The shop system that the shop is connected to. Raises Conflict when there is none, or it has a problem."""
     row = session.execute(
         text(
             "SELECT vendor, problem, problem_detail FROM integrations"
