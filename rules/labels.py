@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import phrases
+from . import offer, phrases
 from .phrases import NONE, Words
 
 Say = Callable[[Any, str], str]
@@ -38,6 +38,10 @@ def _of_one(value: Any, language: str) -> str:
 
 def quoted(value: Any, language: str) -> str:
     return NONE[language] if value is None else {"en": "“{}”", "zh": "“{}”"}[language].format(phrases.shortened(value))
+
+
+def _bxgy(value: Any, language: str) -> str:
+    return NONE[language] if value is None else offer.short({"buy_x_get_y": value}, language)
 
 
 def _delay(value: Any, language: str) -> str:
@@ -115,7 +119,23 @@ ARM: Labels = {
 STEP: Labels = {
     "action": label("action", "动作"),
     "percent": label("discount", "折扣", _share),
+    "amount": label("amount off", "立减金额"),
+    "free_shipping": label("free shipping", "免运费"),
+    "buy_x_get_y": label("buy X get Y", "买赠", _bxgy),
+    "minimum_subtotal": label("for orders of at least", "最低消费"),
+    "minimum_quantity": label("for at least so many items", "最少件数"),
+    "products": label("products", "适用商品"),
+    "collections": label("collections", "适用系列"),
+    "maximum_shipping": label("for shipping of up to", "运费上限"),
+    "usage_limit": label("uses of a code", "每码可用次数"),
+    "once_per_customer": label("once per customer", "每位顾客限用一次"),
+    "combines_with": label("combines with discounts on", "可叠加的折扣"),
+    "eligible": label("for whom", "适用顾客"),
+    "customer_segments": label("customer segments of the shop", "店铺顾客分组"),
     "expires_in": label("valid for", "有效期", _span),
+    "offer": label("offer", "优惠名称"),
+    "pool": label("code pool", "优惠码池"),
+    "worth": label("expected cost", "预计成本"),
     "subject": label("subject", "主题"),
     "body": label("text", "正文"),
     "topic": label("topic", "类别"),
@@ -127,5 +147,5 @@ STEP: Labels = {
     "name": label("event name", "事件名"),
     "where": label("of which", "其中"),
 }
-WHOLE = ("delay",)
+WHOLE = ("delay", "buy_x_get_y")
 """Keys whose mappings are said as one."""

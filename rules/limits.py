@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Literal
 
 from . import duration
 from .moments import read_clock
+from .offer import money as amount
 from .step import ACTIONS, read_tags
 from .tree import Node
 
@@ -276,19 +277,6 @@ def _budget(node: Node) -> Budget:
         if child is not None and part is not None and part > budget.limit:
             raise child.fail(f"{part} is more than the whole limit, {budget.limit}")
     return budget
-
-
-def amount(node: Node) -> Decimal:
-    """An amount of money in units of a currency, not negative. Raises RuleError."""
-    if isinstance(node.value, bool) or not isinstance(node.value, int | float | str):
-        raise node.fail("an amount is wanted, such as 500 or '499.90'")
-    try:
-        found = Decimal(str(node.value))
-    except InvalidOperation:
-        raise node.fail(f"{str(node.value)[:40]!r} is not an amount") from None
-    if not found.is_finite() or not 0 <= found <= 10**12:
-        raise node.fail("an amount between 0 and a million million is wanted")
-    return found
 
 
 def _coupons(node: Node) -> CouponLimits:

@@ -29,7 +29,7 @@ class Message:
     @property
     def needs_coupon(self) -> bool:
         """Whether a coupon step must come before it."""
-        read = step.parse(Node(self.step), frozenset({"coupon"}))
+        read = step.parse(Node(self.step), step.ANY_COUPON)
         return any(name.startswith("coupon.") for name in step.text_variables(read))
 
 
@@ -48,7 +48,7 @@ def parse(key: str, node: Node) -> Message:
         aliases=tuple(one.text(longest=60) for one in aliases.items("names")) if aliases else (),
         topic=topic.choice(step.TOPICS) if topic else step.TOPICS[0],
     )
-    step.parse(Node(found.step, node.path), frozenset({"coupon"}))
+    step.parse(Node(found.step, node.path), step.ANY_COUPON)
     return found
 
 

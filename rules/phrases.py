@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from . import duration
+from . import duration, offer
 
 Words = dict[str, str]
 Names = Mapping[str, Mapping[str, str]]
@@ -217,7 +217,7 @@ def _action(written: Mapping[str, Any], language: str) -> str:
         subject = shortened(written["subject"].get(language, ""), 40)
         return {"en": f"e-mail “{subject}”", "zh": f"邮件“{subject}”"}[language]
     if written["action"] == "coupon":
-        return {"en": f"coupon {written['percent']:g} %", "zh": f"优惠券 {written['percent']:g}%"}[language]
+        return {"en": "coupon {}", "zh": "优惠券 {}"}[language].format(offer.short(written, language))
     return str(written["action"])
 
 

@@ -91,7 +91,7 @@ def _action(node: Node, path: str, provided: frozenset[str], reader: _Reader) ->
     step = steps_form.parse(node, provided, key=_key(node, path, reader))
     if "product.id" in steps_form.text_variables(step) and not _has_product(reader):
         raise node.fail("uses product.id, but the trigger names no product")
-    return step, provided | {step.action}
+    return step, steps_form.provides(step, provided)
 
 
 def _has_product(reader: _Reader) -> bool:

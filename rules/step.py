@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from . import duration, text
+from . import duration, offer, text
 from .tree import Node, unique
 
 TOPICS = ("marketing", "transactional")
@@ -68,21 +68,33 @@ def _email(node: Node, provided: frozenset[str]) -> dict[str, Any]:
 
 def _check_text(node: Node, provided: frozenset[str]) -> None:
     for variable in sorted(text.variables(node)):
-        if variable.startswith("coupon.") and "coupon" not in provided:
+        if not variable.startswith("coupon."):
+            continue
+        if "coupon" not in provided:
             raise node.fail(f"uses {variable}, but no coupon step comes before it in this arm")
+        if variable in _OF_ONE_KIND and variable not in provided:
+            raise node.fail(f"uses {variable}, which the coupon before it does not have; use coupon.description")
 
 
 def _coupon(node: Node, provided: frozenset[str]) -> dict[str, Any]:
-    expires = node.get("expires_in")
-    return {
-        "percent": node.need("percent").number(low=0.01, high=100),
-        "expires_in": duration.write(expires.duration()) if expires else "P14D",
-    }
+    return offer.read(node)
+
+
+_OF_ONE_KIND = frozenset({"coupon.percent", "coupon.amount"})
+ANY_COUPON = frozenset({"coupon"}) | _OF_ONE_KIND
+"""What a coupon step provides for the texts after it, whatever it gives."""
+
+
+def provides(step: Step, provided: frozenset[str]) -> frozenset[str]:
+    """What is there for the texts after a step; of several coupons the latest counts."""
+    if step.action != "coupon":
+        return provided | {step.action}
+    return (provided - _OF_ONE_KIND) | {"coupon", f"coupon.{offer.kind_of(step.parameters)}"}
 
 
 ACTIONS: dict[str, ActionForm] = {
     "email": ActionForm("email", is_message=True, keys=("subject", "body"), read=_email),
-    "coupon": ActionForm("coupon", is_message=False, keys=("percent", "expires_in"), read=_coupon),
+    "coupon": ActionForm("coupon", is_message=False, keys=offer.KEYS, read=_coupon),
 }
 
 

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 
 from operation_agent.approvals import approvals
 from operation_agent.approvals.approval import Answer, Approval, fingerprint
-from operation_agent.kit.money import to_minor
+from operation_agent.kit.money import minor_digits, to_minor
 from operation_agent.store import outbox
 from operation_agent.store.shops import Shop
+from rules import offer
 from rules.limits import Approval as Wish
 from rules.limits import Limits, parse_shop
 from rules.step import Step
@@ -37,7 +38,8 @@ _LATELY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """When people must say yes, by the shop's settings or a strategy's definition. Money in minor units."""
+    """When people must say yes, by the shop's settings or a strategy's definition. Money in minor units; `prices` tell
+    how deep a coupon is."""
 
     of: Literal["shop", "strategy"]
     types: frozenset[str]
@@ -46,6 +48,7 @@ class Ruling:
     audience_above: int | None
     approvers: int
     expires_in: timedelta
+    prices: offer.Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +68,14 @@ def rulings(shop: Shop, limits: Limits) -> tuple[Ruling, ...]:
     """What a strategy with these limits must ask for in this shop. Empty: nothing."""
     wish = parse_shop(shop.settings).approval
     older = (shop.settings.get("approval") or {}).get("above_minor")
-    found = [] if wish is None else [_ruling("shop", wish, shop.currency, older)]
+    found = [] if wish is None else [_ruling("shop", wish, shop, older)]
     if limits.approval is not None:
-        found.append(_ruling("strategy", limits.approval, shop.currency, None))
+        found.append(_ruling("strategy", limits.approval, shop, None))
     return tuple(found)
 
 
-def _ruling(of: Literal["shop", "strategy"], wish: Wish, currency: str, older: int | None) -> Ruling:
-    costs = [older, to_minor(wish.cost_above, currency) if wish.cost_above is not None else None]
+def _ruling(of: Literal["shop", "strategy"], wish: Wish, shop: Shop, older: int | None) -> Ruling:
+    costs = [older, to_minor(wish.cost_above, shop.currency) if wish.cost_above is not None else None]
     return Ruling(
         of=of,
         types=frozenset(wish.types),
@@ -81,6 +84,7 @@ def _ruling(of: Literal["shop", "strategy"], wish: Wish, currency: str, older: i
         audience_above=wish.audience_above,
         approvers=wish.approvers,
         expires_in=wish.expires_in,
+        prices=offer.Prices.of(shop.settings, minor_digits(shop.currency)),
     )
 
 
@@ -103,8 +107,9 @@ def need(asked: Sequence[Ruling], step: Step, *, reserve_minor: int, audience: i
 def _exceeded(ruling: Ruling, step: Step, reserve_minor: int, audience: int | None) -> Iterable[dict[str, Any]]:
     if step.action in ruling.types:
         yield {"rule": "types", "limit": sorted(ruling.types), "found": step.action, "of": ruling.of}
+    depth = offer.depth(step.parameters, ruling.prices) if step.action == "coupon" else None
     measured = (
-        ("percent_above", ruling.percent_above, step.parameters.get("percent") if step.action == "coupon" else None),
+        ("percent_above", ruling.percent_above, depth),
         ("cost_above", ruling.cost_above, reserve_minor),
         ("audience_above", ruling.audience_above, audience),
     )

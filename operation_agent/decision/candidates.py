@@ -136,7 +136,7 @@ def _prepared(
     orders = scoring.order_value(features["average_order_minor"][rows], shop.settings, shop.currency_digits)
     shares = receipt.shares_of(live.strategy.policy, live.rule)
     increments, estimator = _increments(live, features, rows, shop)
-    costs = [scoring.step_costs(arm, orders, shop.settings) for arm in arms]
+    costs = [scoring.step_costs(arm, orders, shop.settings, shop.currency_digits) for arm in arms]
     values = [
         scoring.arm_value(
             arm, orders, margin_rate=shop.margin_rate, costs=cost, increment=increments.get(arm.key)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from operation_agent.strategies.live import LiveRule
-from rules import duration
+from rules import duration, offer
 from rules.limits import UNLIMITED, Approval, Cap, QuietHours, ShopLimits
 from rules.program import Arm, Branch, Delay, Placed, Wait, walk, walk_tree
 from rules.step import Step
@@ -104,7 +104,7 @@ class Demands:
 @dataclass(frozen=True, slots=True)
 class Needed:
     """When people must say yes to an action, by the shop's settings or the strategy's definition (`of`). `cost_above`
-    in minor units."""
+    in minor units; `prices` tell how deep a coupon is."""
 
     of: str
     types: frozenset[str]
@@ -112,6 +112,7 @@ class Needed:
     cost_above: int | None
     approvers: int
     expires_in: float
+    prices: offer.Prices
 
     def why(self, arm: Arm, costs: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Every reason the actions of an arm give, each at what it may cost: {rule, limit, found, of}."""
@@ -119,7 +120,7 @@ class Needed:
             step = placed.step
             if step.action in self.types:
                 yield {"rule": "types", "limit": sorted(self.types), "found": step.action, "of": self.of}
-            percent = float(step.parameters.get("percent", 0)) if step.action == "coupon" else 0.0
+            percent = offer.depth(step.parameters, self.prices) if step.action == "coupon" else 0.0
             if self.percent_above is not None and percent > self.percent_above:
                 yield {"rule": "percent_above", "limit": self.percent_above, "found": percent, "of": self.of}
             if self.cost_above is not None and cost > self.cost_above:
@@ -132,7 +133,8 @@ KEPT = 4096
 
 def demands_of(live: LiveRule, shop: ShopLimits, settings: Mapping[str, Any], currency_digits: int) -> Demands:
     """As `demands`, remembered for as long as the rule is live and the shop's limits stay."""
-    terms = (shop, (settings.get("approval") or {}).get("above_minor"), currency_digits)
+    prices = offer.Prices.of(settings, currency_digits)
+    terms = (shop, (settings.get("approval") or {}).get("above_minor"), prices)
     known = _kept.get(id(live))
     if known is not None and known[0] is live and known[1] == terms:
         return known[2]
@@ -185,6 +187,7 @@ def _caps(*several: Sequence[Cap]) -> tuple[Mapping[str, Any], ...]:
 def _approvals(
     own: Approval | None, shop: Approval | None, settings: Mapping[str, Any], currency_digits: int
 ) -> tuple[Needed, ...]:
+    prices = offer.Prices.of(settings, currency_digits)
     older = (settings.get("approval") or {}).get("above_minor")  # the older way to write a cost, the shop's only
     found = []
     for of, one in (("shop", shop), ("strategy", own)):
@@ -192,7 +195,7 @@ def _approvals(
             costs = [int(one.cost_above * 10**currency_digits)] if one.cost_above is not None else []
             costs += [int(older)] if older is not None and of == "shop" else []
             spans = one.approvers, one.expires_in.total_seconds()
-            found.append(Needed(of, frozenset(one.types), one.percent_above, min(costs, default=None), *spans))
+            found.append(Needed(of, frozenset(one.types), one.percent_above, min(costs, default=None), *spans, prices))
     return tuple(found)
 
 

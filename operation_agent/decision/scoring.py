@@ -18,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operation_agent.experiments.uplift import Model
+from rules import offer
 from rules.program import Arm, costliest
 from rules.step import Step
 
 PRIOR = "prior/1"
-
-TYPICAL_ORDER = 50
-"""Units of the shop's currency: the order assumed of somebody who has not ordered yet, in a shop whose settings do not
-say `typical_order_minor`."""
 
 MESSAGE_COST_MINOR = {"email": 1}
 """`shop.settings["costs"]` overrides it by action type."""
@@ -59,22 +56,24 @@ class Estimator:
 
 def order_value(average_order_minor: Floats, settings: Mapping[str, Any], currency_digits: int) -> Floats:
     """The order to expect of each customer: the average of its own, else the shop's typical one."""
-    typical = float(settings.get("typical_order_minor") or TYPICAL_ORDER * 10**currency_digits)
+    typical = offer.Prices.of(settings, currency_digits).order_minor
     return np.where(average_order_minor > 0, average_order_minor, typical)
 
 
-def step_cost(step: Step, orders: Floats, settings: Mapping[str, Any]) -> Floats:
-    """What a step may cost at most, per customer: a message its price, a coupon its discount on the expected order.
-    This is what a budget reserves."""
+def step_cost(step: Step, orders: Floats, settings: Mapping[str, Any], currency_digits: int = 2) -> Floats:
+    """What a step may cost at most, per customer: a message its price, a coupon its discount on the expected order (or
+    on the least order it is for), as often as it can be used. This is what a budget reserves."""
     unit = float(settings.get("costs", {}).get(step.action, MESSAGE_COST_MINOR.get(step.action, 0)))
     if step.action != "coupon":
         return np.full(len(orders), math.ceil(unit), np.float64)
-    return np.ceil(orders * (float(step.parameters.get("percent", 0)) / 100) + unit)
+    one = offer.value(step.parameters, offer.Prices.of(settings, currency_digits))
+    given = np.maximum(orders, one.least_minor) * one.share + one.fixed_minor
+    return np.ceil(given * one.uses + unit)
 
 
-def step_costs(arm: Arm, orders: Floats, settings: Mapping[str, Any]) -> list[Floats]:
+def step_costs(arm: Arm, orders: Floats, settings: Mapping[str, Any], currency_digits: int = 2) -> list[Floats]:
     """Of every action of an arm, by its number."""
-    return [step_cost(placed.step, orders, settings) for placed in arm.places.values()]
+    return [step_cost(placed.step, orders, settings, currency_digits) for placed in arm.places.values()]
 
 
 def dearest(arm: Arm, costs: list[Floats], n: int) -> Floats:

@@ -29,6 +29,7 @@ from operation_agent.strategies.generator import Draft, drafts
 from operation_agent.strategies.library import library
 from operation_agent.strategies.portfolio import Bounds, LeftOut, Option, Portfolio, choose
 from operation_agent.strategies.predictor import Prediction
+from rules import offer
 from rules.limits import Budget
 
 from . import drafting, evidence, reach, views, worth
@@ -97,6 +98,7 @@ def _options(session: Session, shop: Shop, clustering_id: UUID, as_of: datetime)
     seen = evidence.measured(session, shop, as_of=as_of)
     reached = reach.measure(session, shop, templates, as_of=as_of, horizon=HORIZON)
     costs = {name: unit_cost(shop.settings, name) for name in TYPES}
+    prices = offer.Prices.of(shop.settings, minor_digits(shop.currency))
     found = []
     for cluster in views.clusters(session, shop, clustering_id, as_of=as_of):
         for key, template in templates.items():
@@ -106,8 +108,9 @@ def _options(session: Session, shop: Shop, clustering_id: UUID, as_of: datetime)
             treated = 1 - held_out_share(template.holdout, float(shop.settings.get("global_holdout", GLOBAL_HOLDOUT)))
             for draft in drafts(key, template, cluster):
                 prediction = worth.predicted(
-                    draft, counts, seen, treated_share=treated, margin_rate=float(shop.margin_rate), costs=costs
-                )
+                    draft, counts, seen, treated_share=treated, margin_rate=float(shop.margin_rate), costs=costs,
+                    prices=prices,
+                )  # fmt: skip
                 found.append((_funded(shop, draft, prediction), prediction))
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from operation_agent.strategies.generator import Draft
 from operation_agent.strategies.predictor import ArmPlan, Measured, Prediction, forecast, predict
+from rules import offer
 from rules.program import Arm, actions
 from rules.rule import Rule
 
@@ -25,15 +26,16 @@ def predicted(
     treated_share: float,
     margin_rate: float,
     costs: Mapping[str, Any],
+    prices: offer.Prices,
 ) -> Prediction:
     """`reached`: customers that each of the draft's rules takes, by its key; of them `treated_share` are not held out.
-    `costs`: minor units by action type. An arm without a prior is taken to do nothing."""
+    `costs`: minor units by action type; `prices` of the shop. An arm without a prior is taken to do nothing."""
     label = draft.cluster.label_key
     here = evidence.get((draft.template, label))
     others = list(elsewhere(evidence, draft.template, label))
     parts = [
         forecast(
-            _plans(rule, here, others, costs),
+            _plans(rule, here, others, costs, prices),
             customers=reached.get(rule.key, 0) * treated_share,
             order_minor=draft.cluster.order_minor,
             margin_rate=margin_rate,
@@ -55,7 +57,9 @@ def _messages(arm: Arm) -> int:
     return sum(1 for one in actions(arm) if one.step.is_message and one.step.topic == "marketing")
 
 
-def _plans(rule: Rule, here: Measured | None, others: list[Measured], costs: Mapping[str, Any]) -> list[ArmPlan]:
+def _plans(
+    rule: Rule, here: Measured | None, others: list[Measured], costs: Mapping[str, Any], prices: offer.Prices
+) -> list[ArmPlan]:
     weight = sum(arm.weight for arm in rule.arms)
     guess = sum(arm.weight * _increment(arm) for arm in rule.arms) / weight
     belief = predict(guess, others, here)
@@ -64,7 +68,8 @@ def _plans(rule: Rule, here: Measured | None, others: list[Measured], costs: Map
         if arm.steps:
             own = replace(belief, mean=_increment(arm) + belief.mean - guess)
             redemption = arm.prior.redemption if arm.prior else 0.0
-            plans.append(ArmPlan(arm.weight / weight, own, redemption, _percent(arm), _cost(arm, costs)))
+            percent, fixed = _given(arm, prices)
+            plans.append(ArmPlan(arm.weight / weight, own, redemption, percent, _cost(arm, costs), fixed))
     return plans
 
 
@@ -72,10 +77,14 @@ def _increment(arm: Arm) -> float:
     return arm.prior.increment if arm.prior and arm.steps else 0.0
 
 
-def _percent(arm: Arm) -> float:
-    return max(
-        (float(one.step.parameters["percent"]) for one in actions(arm) if one.step.action == "coupon"), default=0
-    )
+def _given(arm: Arm, prices: offer.Prices) -> tuple[float, float]:
+    """What its deepest coupon gives: percent of an order, and minor units besides."""
+    coupons = [one.step.parameters for one in actions(arm) if one.step.action == "coupon"]
+    if not coupons:
+        return 0.0, 0.0
+    deepest = max(coupons, key=lambda one: offer.depth(one, prices))
+    value = offer.value(deepest, prices)
+    return float(deepest.get("percent", 0)) * value.uses, value.fixed_minor * value.uses
 
 
 def _cost(arm: Arm, costs: Mapping[str, Any]) -> float:

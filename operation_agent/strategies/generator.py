@@ -168,7 +168,7 @@ def _deepened(arm: Arm, depth: float, plain: float) -> Arm:
 
 
 def _with_percent(step: Step, depth: float) -> Step:
-    return replace(step, parameters={**step.parameters, "percent": depth}) if step.action == "coupon" else step
+    return replace(step, parameters={**step.parameters, "percent": depth}) if _is_percentage(step) else step
 
 
 def _mapped(steps: tuple[AnyStep, ...], change: Callable[[Step], Step]) -> tuple[AnyStep, ...]:
@@ -191,12 +191,17 @@ def _at_hour(schedule: str, hour: int) -> str:
     return schedule
 
 
+def _is_percentage(step: Step) -> bool:
+    """Whether it gives a coupon whose depth can be chosen; an amount or free shipping stays as it was written."""
+    return step.action == "coupon" and "percent" in step.parameters
+
+
 def _gives_coupon(arm: Arm) -> bool:
-    return any(one.step.action == "coupon" for one in actions(arm))
+    return any(_is_percentage(one.step) for one in actions(arm))
 
 
 def _percent(arm: Arm) -> float:
-    return max(float(one.step.parameters["percent"]) for one in actions(arm) if one.step.action == "coupon")
+    return max(float(one.step.parameters["percent"]) for one in actions(arm) if _is_percentage(one.step))
 
 
 def _has_coupon(template: Strategy) -> bool:

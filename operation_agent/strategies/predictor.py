@@ -102,27 +102,30 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class ArmPlan:
     """One arm as the prediction needs it: its share of the treated, belief, the chance that its coupon is redeemed,
-    its depth in percent, and what its messages cost (minor units a customer)."""
+    its depth in percent, and what its messages cost (minor units a customer). `fixed`: what a coupon gives that is not
+    a share of the order, minor units."""
 
     share: float
     increment: Belief
     redemption: float
     percent: float
     message_cost: float
+    fixed: float = 0.0
 
 
 def forecast(arms: Iterable[ArmPlan], *, customers: float, order_minor: float, margin_rate: float) -> Prediction:
-    """Over `customers` treated, each arm its share. Profit = increment · order · margin - redemption · order · percent
-    - messages. Only the increment is uncertain here; arms of one template err together, so their errors add up."""
+    """Over `customers` treated, each arm its share. Profit = increment · order · margin - redemption · (order · percent
+    + fixed) - messages. Only the increment is uncertain here; arms of one template err together, so their errors add up."""
     orders = profit = spend = liability = deviation = 0.0
     evidence = 0
     for arm in arms:
         reached = customers * arm.share
         cost = reached * (arm.redemption * order_minor * arm.percent / 100 + arm.message_cost)
+        cost += reached * arm.redemption * arm.fixed
         orders += reached * arm.increment.mean
         profit += reached * arm.increment.mean * order_minor * margin_rate - cost
         spend += cost
-        liability += reached * (order_minor * arm.percent / 100 + arm.message_cost)
+        liability += reached * (order_minor * arm.percent / 100 + arm.message_cost) + reached * arm.fixed
         deviation += reached * math.sqrt(arm.increment.variance)
         evidence = max(evidence, arm.increment.evidence)
     reach = _REACH * deviation

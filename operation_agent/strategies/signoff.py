@@ -18,8 +18,9 @@ from operation_agent.approvals import approvals
 from operation_agent.approvals.approval import Approval as Asked
 from operation_agent.approvals.approval import fingerprint
 from operation_agent.kit.errors import Conflict, Rejected
+from operation_agent.kit.money import minor_digits
 from operation_agent.store.shops import Shop
-from rules import limits, program
+from rules import limits, offer, program
 from rules.errors import RuleError
 from rules.limits import Approval
 from rules.strategy import Strategy
@@ -122,7 +123,8 @@ def _exceeded(
     types = sorted({step.action for step in steps} & set(limit.types))
     if types:
         yield {"rule": "types", "limit": list(limit.types), "found": types}
-    deepest = max((float(step.parameters["percent"]) for step in steps if step.action == "coupon"), default=0.0)
+    prices = offer.Prices.of(shop.settings, minor_digits(shop.currency))
+    deepest = max((offer.depth(step.parameters, prices) for step in steps if step.action == "coupon"), default=0.0)
     if limit.percent_above is not None and deepest > limit.percent_above:
         yield {"rule": "percent_above", "limit": limit.percent_above, "found": deepest}
     if limit.cost_above is not None and steps and _may_cost(strategy) > limit.cost_above:
