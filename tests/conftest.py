@@ -17,6 +17,8 @@ from embedded.postgres import EmbeddedPostgres
 from embedded.redis import EmbeddedRedis
 from operation_agent.kit.ids import new_id
 from operation_agent.store.engine import connect
+from tests.shopify_peer.peer import Peer, peer
+from tests.shopify_peer.peer import why_not as shopify_peer_lacks
 
 TEMPLATE = "opagent_template"
 
@@ -82,3 +84,19 @@ def shop_id(engine: Engine) -> UUID:
     return create_shop(
         engine, slug=f"s-{new_id().hex[-12:]}", name="Test shop", currency="USD", sandbox=True, seed="test"
     ).id
+
+
+@pytest.fixture(scope="session")
+def _shopify_peer_process() -> Iterator[Peer]:
+    missing = shopify_peer_lacks()
+    if missing:
+        pytest.skip(missing)
+    with peer() as running:
+        yield running
+
+
+@pytest.fixture
+def shopify_peer(_shopify_peer_process: Peer) -> Peer:
+    """A shop's Admin API, empty: one process for the whole run, reset for each test."""
+    _shopify_peer_process.reset()
+    return _shopify_peer_process
