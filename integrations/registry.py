@@ -20,11 +20,13 @@ from sqlalchemy.orm import Session
 from operation_agent.actions.channel import Channel
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.secrets import Vault
+from operation_agent.storefront.protocol import Storefront
 
 from .sendgrid.channel import SendGridChannel, SendGridConfig
 from .shopify.access import API_VERSION, Access
 from .shopify.channel import ShopifyChannel, ShopifyConfig
 from .shopify.client import Shopify
+from .shopify.storefront import ShopifyStorefront
 from .shopify.throttle import SharedBucket
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ VENDORS: dict[str, Vendor] = {
     ),
 }
 
+STOREFRONTS: dict[str, Callable[[Shopify, str], Storefront]] = {"shopify": ShopifyStorefront}
+"""Vendors that are shop systems."""
+
 
 def load(session: Session, shop_id: UUID, channel: str) -> Configured | None:
     """The enabled integration that serves `channel`, if there is one."""
@@ -100,6 +105,16 @@ def client_for(row: Configured, vault: Vault, *, sandbox: bool, redis: Redis | N
     version = str(row.config.get("api_version") or API_VERSION)
     access = Access(row.base_url.rstrip("/"), secrets["access_token"], version)
     return Shopify(access, bucket=SharedBucket(redis, access.host) if redis is not None else None)
+
+
+def storefront_for(
+    row: Configured, vault: Vault, *, sandbox: bool, currency: str, redis: Redis | None = None
+) -> Storefront:
+    """The shop system behind an integration. `currency` is the shop's. Raises as above."""
+    make = STOREFRONTS.get(row.vendor)
+    if make is None:
+        raise Rejected(f"{row.vendor} is no shop system; there is {', '.join(STOREFRONTS)}", where="vendor")
+    return make(client_for(row, vault, sandbox=sandbox, redis=redis), currency)
 
 
 def _opened(row: Configured, vault: Vault, *, sandbox: bool) -> tuple[Vendor, Secrets]:

@@ -22,13 +22,16 @@ from . import answers, documents
 from .access import API_VERSION as API_VERSION
 from .access import Access as Access
 from .errors import Malformed, Oversized, Throttled, Uncertain, Unreachable
-from .throttle import Bucket, LocalBucket
+from .throttle import Bucket, of_process
 
 TIMEOUT = timedelta(seconds=10)
 PATIENCE = timedelta(seconds=30)
 UNTOLD_COST = 10.0
 """Points that an operation is taken to cost until it was called once: what Shopify charges for any mutation."""
 _BACKOFF, _LONGEST_BACKOFF = 0.5, 8.0
+_costs: dict[str, float] = {}
+"""Points, by operation: what it cost last, whichever shop it was called at. A client lives as long as a task, this as
+long as the process."""
 
 
 class Shopify:
@@ -40,10 +43,9 @@ class Shopify:
     def __init__(self, access: Access, *, bucket: Bucket | None = None, sleep: Callable[[float], None] = time.sleep):
         self.access = access
         self.served_version: str | None = None  # of the last answer: another than asked for when ours has expired
-        self._bucket = bucket or LocalBucket()
+        self._bucket = bucket or of_process(access.host)
         self._path = access.path()
         self._client = http.Connections(access.base_url, {"X-Shopify-Access-Token": access.token})
-        self._costs: dict[str, float] = {}
         self._sleep = sleep
 
     def query(
@@ -101,7 +103,7 @@ class Shopify:
 
     def _call(self, name: str, variables: Mapping[str, Any], timeout: timedelta, patience: timedelta) -> answers.Answer:
         body = {"query": documents.read(name), "variables": dict(variables)}
-        receipt = self._bucket.take(self._costs.get(name, UNTOLD_COST), patience=patience)
+        receipt = self._bucket.take(_costs.get(name, UNTOLD_COST), patience=patience)
         try:
             response = self._client.post(self._path, json=body, timeout=timeout)
         except http.AnswerTooLarge as error:
@@ -119,7 +121,7 @@ class Shopify:
         if cost is None:
             return
         if cost.requested:
-            self._costs[name] = cost.requested
+            _costs[name] = cost.requested
         self._bucket.learn(
             maximum=cost.maximum, available=cost.available, restore_rate=cost.restore_rate, receipt=receipt
         )

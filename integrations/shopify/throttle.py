@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from operation_agent.kit.clock import monotonic
@@ -102,6 +103,12 @@ class LocalBucket:
             self._account.learn(maximum, available, restore_rate, receipt, now=self._clock())
 
 
+@cache
+def of_process(host: str) -> LocalBucket:
+    """The account of one shop domain that everybody in this process shares."""
+    return LocalBucket()
+
+
 # A Redis before 7 wants to be told that a script which reads the time replicates its writes, not itself.
 _BEGIN = """
 if redis.replicate_commands then redis.replicate_commands() end
@@ -155,7 +162,7 @@ class SharedBucket:
         name = f"opagent:shopify:{{{host}}}"  # the braces keep both keys on one node of a cluster
         self._keys = [f"{name}:cost", f"{name}:held"]
         self._take, self._learn = redis.register_script(TAKE), redis.register_script(LEARN)
-        self._local = LocalBucket(sleep=sleep)
+        self._local = of_process(host)
         self._sleep = sleep
         self._away_until = 0.0
 

@@ -105,6 +105,7 @@ def _operations(tmp_path, monkeypatch) -> Iterator[None]:
     )
     monkeypatch.setattr(documents, "FOLDER", tmp_path)
     documents.read.cache_clear()
+    monkeypatch.setattr(module, "_costs", {})
     yield
     documents.read.cache_clear()
 
