@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from integrations.shopify import facts
 from operation_agent.events.event import Event
 from operation_agent.kit.ids import new_id
+from operation_agent.storefront import records
 from operation_agent.storefront.records import Telling
 
 _FARTHEST = timedelta(days=7)
@@ -62,7 +63,10 @@ class Webhook:
         )
 
     def changed(self, *tellings: Telling) -> Event:
-        """The event that carries `tellings`, which happened when the newest of them did."""
+        """The event that carries `tellings`, which happened when the newest of them did. Raises Rejected for one that
+        could not be stored: here its sender is still told, in a queue nobody would be."""
+        for one in tellings:
+            records.check(one)
         newest = max(one.updated_at for one in tellings)
         return facts.tellings_event(tellings, received_at=self.received_at, occurred_at=newest)
 
@@ -77,6 +81,3 @@ def precise(written: str) -> datetime | None:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-
-
-Events = Sequence[Event]
