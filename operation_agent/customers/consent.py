@@ -1,6 +1,7 @@
 """May we write to them: consent of a customer per channel and topic, suppression of an address whoever holds it.
 
-The newest consent stands; at the same instant "unsubscribed" does. An unsubscription by mail also suppresses the
+The newest consent stands; at the same instant "unsubscribed" does. A customer whom the shop deletes has withdrawn every
+consent given until then; one given later counts. An unsubscription by mail also suppresses the
 address, until its holder subscribes again later; a hard bounce or a complaint stays.
 """
 
@@ -18,6 +19,7 @@ from operation_agent.events.event import Event
 
 from .identity import Resolved
 
+DELETED = "customer.deleted"
 _ENDS_CONSENT = ("email.unsubscribed", "email.complained")
 _RANK = {"operator": 3, "complained": 2, "bounced": 1, "unsubscribed": 0}
 
@@ -66,6 +68,10 @@ def apply(session: Session, shop_id: UUID, told: Sequence[tuple[Event, Resolved 
     if changes:
         _write_history(session, shop_id, changes)
         _write_consents(session, shop_id, changes)
+    deleted = {person.customer_id for event, person in told if person and event.type == DELETED}
+    touched = deleted | {change.customer_id for change in changes}
+    if touched:
+        _withdraw(session, shop_id, sorted(touched))
     _suppress(session, shop_id, told)
     _lift(session, shop_id, [change for change in changes if change.state == "subscribed"])
 
@@ -156,6 +162,32 @@ def _write_consents(session: Session, shop_id: UUID, changes: Sequence[_Change])
         text(_UPSERT_CONSENTS),
         _columns(shop_id, list(newest.values())),
     )
+
+
+# of those deleted only: the trait tells without a look at anybody's timeline
+_DELETIONS = """
+SELECT DISTINCT ON (t.customer_id) t.customer_id, t.occurred_at AS at, t.event_id
+FROM customers d JOIN timeline t ON t.shop_id = :shop_id AND t.customer_id = d.id AND t.type = :type
+WHERE d.shop_id = :shop_id AND d.id = ANY(CAST(:ids AS uuid[])) AND d.traits ? 'deleted_at'
+ORDER BY t.customer_id, t.occurred_at DESC, t.event_id DESC
+"""
+_WITHDRAW_HISTORY = f"""
+INSERT INTO consent_changes (shop_id, customer_id, channel, topic, state, changed_at, event_id)
+SELECT DISTINCT :shop_id, c.customer_id, c.channel, c.topic, 'unsubscribed', d.at, d.event_id
+FROM ({_DELETIONS}) AS d JOIN consent_changes c ON c.shop_id = :shop_id AND c.customer_id = d.customer_id
+WHERE c.changed_at <= d.at ON CONFLICT DO NOTHING
+"""  # noqa: S608
+_WITHDRAW = f"""
+UPDATE consents c SET state = 'unsubscribed', changed_at = d.at, event_id = d.event_id FROM ({_DELETIONS}) AS d
+WHERE c.shop_id = :shop_id AND c.customer_id = d.customer_id
+  AND (d.at, true, d.event_id) > (c.changed_at, c.state = 'unsubscribed', c.event_id)
+"""  # noqa: S608
+
+
+def _withdraw(session: Session, shop_id: UUID, customers: Sequence[UUID]) -> None:
+    values = {"shop_id": shop_id, "ids": list(customers), "type": DELETED}
+    for statement in (_WITHDRAW_HISTORY, _WITHDRAW):
+        session.execute(text(statement), values)
 
 
 def _suppression(event: Event) -> str | None:

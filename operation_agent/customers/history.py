@@ -1,8 +1,7 @@
 """What events say about customers, written down: timeline, orders, consents, suppressions, profile.
 
 Every statement gives the same rows whatever order the events come in: facts are kept by their own time, the newest
-consent stands, and a refund or cancellation waits in `order_changes` for its order. A second processing of the same
-events changes nothing.
+consent stands, and so does the newest snapshot of an order. A second processing of the same events changes nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +16,23 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from operation_agent.events.event import Event
-from operation_agent.kit.ids import new_id
 from operation_agent.store.shops import Shop
 
-from . import consent
+from . import consent, orders
 from .identity import Resolved
 from .traits import COLUMNS, Profile
 
 Told = tuple[Event, Resolved | None]
 """An event and whose it is."""
 
-_PROFILE = ("customer.identified", "customer.aliased")
-_AMOUNT = {"order.paid": "total_minor", "order.refunded": "amount_minor", "checkout.started": "value_minor"}
+_NOT_DONE = ("customer.identified", "customer.aliased", "customer.tagged", "order.updated", "webhook.kept")
+_NOT_DONE_FAMILIES = ("storefront.", "shop.", "app.", "privacy.")
+_AMOUNT = {
+    "order.created": "total_minor",
+    "order.paid": "total_minor",
+    "order.refunded": "amount_minor",
+    "checkout.started": "value_minor",
+}
 
 
 def amount_property(type: str) -> str:
@@ -45,9 +49,25 @@ def apply(session: Session, shop: Shop, events: Sequence[Event], people: Mapping
     _see(session, shop.id, told)
     _profile(session, shop.id, told)
     _timeline(session, shop.id, told)
-    _orders(session, shop, told)
-    _order_changes(session, shop.id, told)
+    orders.apply(session, shop, told)
     consent.apply(session, shop.id, told)
+
+
+def known_orders(session: Session, shop_id: UUID, ids: Sequence[str]) -> dict[str, datetime]:
+    """Of those of these orders (the source's ids) that we have a snapshot of: as of when, by the source's clock."""
+    return orders.known(session, shop_id, ids)
+
+
+def known_customers(session: Session, shop_id: UUID, ids: Sequence[str]) -> dict[str, datetime]:
+    """Of those of these customers (Shopify's ids) whom a snapshot told of: as of when, by the source's clock."""
+    rows = session.execute(
+        text(
+            "SELECT value, told_at FROM identities WHERE shop_id = :shop AND kind = 'shopify'"
+            " AND value = ANY(CAST(:ids AS text[])) AND told_at IS NOT NULL"
+        ),
+        {"shop": shop_id, "ids": list(ids)},
+    )
+    return {row.value: row.told_at for row in rows}
 
 
 def _see(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
@@ -76,8 +96,11 @@ def _see(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
     )
 
 
+_PROFILE = ("customer.identified", "customer.tagged", "customer.deleted")
+
+
 def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
-    sayings = [(event, person) for event, person in told if person and event.type == "customer.identified"]
+    sayings = [(event, person) for event, person in told if person and event.type in _PROFILE]
     if not sayings:
         return
     ids = sorted({person.customer_id for _, person in sayings})
@@ -89,8 +112,23 @@ def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
     )
     profiles = {row.id: Profile(row.traits, row.trait_times) for row in rows}
     for event, person in sayings:
-        profiles[person.customer_id].say(_traits(event), event.occurred_at)
-    columns = {name: [profiles[customer_id].column(name) for customer_id in ids] for name in COLUMNS}
+        _say(profiles[person.customer_id], event)
+    _write_profiles(session, shop_id, {customer_id: profiles[customer_id] for customer_id in ids})
+    _note_snapshots(session, shop_id, [event for event, _ in sayings if event.type == "customer.identified"])
+
+
+def _say(profile: Profile, event: Event) -> None:
+    said = event.properties
+    if event.type == "customer.tagged":
+        profile.tag(said.get("added") or (), said.get("removed") or (), event.occurred_at)
+    elif event.type == "customer.deleted":
+        profile.delete(event.occurred_at)
+    else:
+        profile.say(_traits(event), event.occurred_at)
+
+
+def _write_profiles(session: Session, shop_id: UUID, profiles: Mapping[UUID, Profile]) -> None:
+    columns = {name: [profile.column(name) for profile in profiles.values()] for name in COLUMNS}
     arrays = ", ".join(f"CAST(:{name} AS text[])" for name in COLUMNS)
     session.execute(
         text(
@@ -101,27 +139,49 @@ def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
         ),
         {
             "shop_id": shop_id,
-            "ids": ids,
-            "traits": [orjson.dumps(profiles[customer_id].traits).decode() for customer_id in ids],
-            "times": [orjson.dumps(profiles[customer_id].times).decode() for customer_id in ids],
+            "ids": list(profiles),
+            "traits": [orjson.dumps(profile.traits).decode() for profile in profiles.values()],
+            "times": [orjson.dumps(profile.times).decode() for profile in profiles.values()],
             **columns,
         },
     )
 
 
+def _note_snapshots(session: Session, shop_id: UUID, identified: Sequence[Event]) -> None:
+    """Remember as of when a shop's own customer record was told last: reconciliation compares by it."""
+    newest: dict[str, datetime] = {}
+    for event in identified:
+        shopify = event.identity.get("shopify")
+        if shopify:
+            newest[shopify] = max(newest.get(shopify, event.occurred_at), event.occurred_at)
+    if newest:
+        ids = sorted(newest)
+        session.execute(
+            text(
+                "UPDATE identities i SET told_at = r.at"
+                " FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS r (id, at)"
+                " WHERE i.shop_id = :shop AND i.kind = 'shopify' AND i.value = r.id"
+                " AND (i.told_at IS NULL OR i.told_at < r.at)"
+            ),
+            {"shop": shop_id, "ids": ids, "times": [newest[one] for one in ids]},
+        )
+
+
 def _traits(event: Event) -> dict[str, Any]:
-    """What was said, with e-mail and phone as the identity has them: normalised."""
+    """What was said, with e-mail and phone as the identity has them: normalised. A list of all tags is one of them."""
     traits = event.properties.get("traits") or {}
     ids = {kind: event.identity[kind] for kind in ("email", "phone") if kind in traits and event.identity.get(kind)}
-    return {**traits, **ids}
+    tags = {"tags": event.properties["tags"]} if "tags" in event.properties else {}
+    return {**traits, **ids, **tags}
 
 
 def _timeline(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
-    """What customers did: an open that a mail program made by itself says nothing of its reader."""
+    """What customers did, or befell them: what a profile or a snapshot says now is not something that happened, and an
+    open that a mail program made by itself says nothing of its reader."""
     rows = [
         (event, person)
         for event, person in told
-        if person and event.type not in _PROFILE and not event.properties.get("machine_open")
+        if person and _has_happened(event.type) and not event.properties.get("machine_open")
     ]
     if not rows:
         return
@@ -144,139 +204,9 @@ def _timeline(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
     )
 
 
+def _has_happened(type: str) -> bool:
+    return type not in _NOT_DONE and not type.startswith(_NOT_DONE_FAMILIES)
+
+
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-_UPSERT_ORDERS = text("""
-INSERT INTO orders AS o (shop_id, id, source_order_id, customer_id, ordered_at, updated_at, currency, total_minor,
-                         discount_minor, quantity, discount_codes, event_id)
-SELECT :shop_id, r.id, r.source_order_id, r.customer_id, r.ordered_at, r.updated_at, r.currency, r.total_minor,
-       r.discount_minor, r.quantity, ARRAY(SELECT jsonb_array_elements_text(r.codes)), r.event_id
-FROM unnest(CAST(:ids AS uuid[]), CAST(:orders AS text[]), CAST(:customers AS uuid[]), CAST(:firsts AS timestamptz[]),
-            CAST(:times AS timestamptz[]), CAST(:currencies AS text[]), CAST(:totals AS bigint[]),
-            CAST(:discounts AS bigint[]), CAST(:quantities AS integer[]), CAST(:codes AS jsonb[]),
-            CAST(:events AS uuid[]))
-  AS r (id, source_order_id, customer_id, ordered_at, updated_at, currency, total_minor, discount_minor, quantity,
-        codes, event_id)
-ORDER BY r.source_order_id
-ON CONFLICT (shop_id, source_order_id) DO UPDATE SET
-  ordered_at = LEAST(o.ordered_at, EXCLUDED.ordered_at),
-  customer_id = CASE WHEN :newer THEN COALESCE(EXCLUDED.customer_id, o.customer_id)
-                     ELSE COALESCE(o.customer_id, EXCLUDED.customer_id) END,
-  updated_at = CASE WHEN :newer THEN EXCLUDED.updated_at ELSE o.updated_at END,
-  currency = CASE WHEN :newer THEN EXCLUDED.currency ELSE o.currency END,
-  total_minor = CASE WHEN :newer THEN EXCLUDED.total_minor ELSE o.total_minor END,
-  discount_minor = CASE WHEN :newer THEN EXCLUDED.discount_minor ELSE o.discount_minor END,
-  quantity = CASE WHEN :newer THEN EXCLUDED.quantity ELSE o.quantity END,
-  discount_codes = CASE WHEN :newer THEN EXCLUDED.discount_codes ELSE o.discount_codes END,
-  event_id = CASE WHEN :newer THEN EXCLUDED.event_id ELSE o.event_id END
-""".replace(
-    ":newer",  # what the order says last stands; a tie is settled by content, never by who came first
-    "(EXCLUDED.updated_at, EXCLUDED.total_minor, EXCLUDED.discount_minor, EXCLUDED.quantity, EXCLUDED.event_id)"
-    " > (o.updated_at, o.total_minor, o.discount_minor, o.quantity, o.event_id)",
-))  # fmt: skip
-
-
-def _orders(session: Session, shop: Shop, told: Sequence[Told]) -> None:
-    rows = _newest_of_each_order([(event, person) for event, person in told if event.type == "order.paid"])
-    if not rows:
-        return
-    says = [event.properties for event, _, _ in rows]
-    session.execute(
-        _UPSERT_ORDERS,
-        {
-            "shop_id": shop.id,
-            "ids": [new_id() for _ in rows],
-            "orders": [str(said["order_id"]) for said in says],
-            "customers": [customer_id for _, customer_id, _ in rows],
-            "firsts": [first for _, _, first in rows],
-            "times": [event.occurred_at for event, _, _ in rows],
-            "currencies": [said.get("currency") or shop.currency for said in says],
-            "totals": [said["total_minor"] for said in says],
-            "discounts": [said.get("discount_minor") or 0 for said in says],
-            "quantities": [said.get("quantity", 1) for said in says],
-            "codes": [orjson.dumps(said.get("discount_codes") or []).decode() for said in says],
-            "events": [event.id for event, _, _ in rows],
-        },
-    )
-    _settle(session, shop.id, [str(said["order_id"]) for said in says])
-
-
-def _newest_of_each_order(paid: Sequence[Told]) -> list[tuple[Event, UUID | None, datetime]]:
-    """One row an order, since a statement updates a row once: what was said last, its customer, and first paid when."""
-    found: dict[str, list[Told]] = {}
-    for event, person in paid:
-        found.setdefault(str(event.properties["order_id"]), []).append((event, person))
-    rows = []
-    for sayings in found.values():
-        sayings.sort(key=lambda told: _rank(told[0]), reverse=True)
-        customer = next((person.customer_id for _, person in sayings if person), None)
-        rows.append((sayings[0][0], customer, min(event.occurred_at for event, _ in sayings)))
-    return rows
-
-
-def _rank(event: Event) -> tuple[Any, ...]:
-    said = event.properties
-    return (
-        event.occurred_at,
-        said["total_minor"],
-        said.get("discount_minor") or 0,
-        said.get("quantity", 1),
-        event.id.int,
-    )
-
-
-def _order_changes(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
-    rows: dict[tuple[str, str, str], Event] = {}
-    for event, _ in told:
-        if event.type in ("order.refunded", "order.cancelled"):
-            kind = event.type.removeprefix("order.")
-            change = _text(event.properties.get("refund_id")) if kind == "refunded" else ""
-            key = (str(event.properties["order_id"]), kind, str(event.id) if change is None else change)
-            rows[key] = min(rows.get(key, event), event, key=_first_report)
-    if not rows:
-        return
-    keys = sorted(rows)
-    session.execute(
-        text(
-            "INSERT INTO order_changes AS o"
-            " (shop_id, source_order_id, kind, change_id, occurred_at, amount_minor, event_id)"
-            " SELECT :shop_id, r.* FROM unnest(CAST(:orders AS text[]), CAST(:kinds AS text[]),"
-            " CAST(:changes AS text[]), CAST(:times AS timestamptz[]), CAST(:amounts AS bigint[]),"
-            " CAST(:events AS uuid[])) AS r"
-            " ON CONFLICT (shop_id, source_order_id, kind, change_id) DO UPDATE SET"
-            " occurred_at = EXCLUDED.occurred_at, amount_minor = EXCLUDED.amount_minor, event_id = EXCLUDED.event_id"
-            " WHERE (EXCLUDED.occurred_at, EXCLUDED.amount_minor, EXCLUDED.event_id)"
-            " < (o.occurred_at, o.amount_minor, o.event_id)"
-        ),
-        {
-            "shop_id": shop_id,
-            "orders": [order for order, _, _ in keys],
-            "kinds": [kind for _, kind, _ in keys],
-            "changes": [change for _, _, change in keys],
-            "times": [rows[key].occurred_at for key in keys],
-            "amounts": [rows[key].properties.get("amount_minor") or 0 for key in keys],
-            "events": [rows[key].id for key in keys],
-        },
-    )
-    _settle(session, shop_id, sorted({order for order, _, _ in keys}))
-
-
-def _first_report(event: Event) -> tuple[Any, ...]:
-    return (event.occurred_at, event.properties.get("amount_minor") or 0, event.id.int)
-
-
-def _settle(session: Session, shop_id: UUID, orders: Sequence[str]) -> None:
-    """Make the orders' refunded amount and cancellation follow from `order_changes`."""
-    session.execute(
-        text(
-            "UPDATE orders o SET refunded_minor = c.refunded_minor, cancelled_at = c.cancelled_at"
-            " FROM unnest(CAST(:orders AS text[])) AS r (source_order_id) CROSS JOIN LATERAL ("
-            " SELECT COALESCE(sum(x.amount_minor) FILTER (WHERE x.kind = 'refunded'), 0) AS refunded_minor,"
-            " min(x.occurred_at) FILTER (WHERE x.kind = 'cancelled') AS cancelled_at FROM order_changes x"
-            " WHERE x.shop_id = :shop_id AND x.source_order_id = r.source_order_id HAVING count(*) > 0) AS c"
-            " WHERE o.shop_id = :shop_id AND o.source_order_id = r.source_order_id"
-        ),
-        {"shop_id": shop_id, "orders": list(orders)},
-    )

@@ -37,8 +37,8 @@ JOIN customers c ON c.shop_id = :shop_id AND c.id = m.from_id
 
 # tables in which a customer's rows cannot collide with another customer's
 _REPOINTED = (
-    "identities", "timeline", "orders", "consent_changes", "decisions", "actions", "coupons", "outcomes", "ledger",
-    "runs", "watches",
+    "identities", "timeline", "orders", "unpaid_orders", "consent_changes", "decisions", "actions", "coupons",
+    "outcomes", "ledger", "runs", "watches",
 )  # fmt: skip
 
 _CONSENTS = f"""

@@ -128,3 +128,12 @@ def test_two_batches_give_the_same_customers_as_one(batch, cut):
     parts += [second.take(one) for one in events[cut:]]
     keys = [person and person.root().random_key for person in parts]
     assert keys == [person and person.random_key for person in whole]
+
+
+def test_shopify_says_that_one_of_its_customers_was_merged_into_another():
+    merged = event(2, "customer.aliased", shopify="1", previous="2")
+    for order in ([event(1, shopify="2", email="m@x.com"), merged], [merged, event(1, shopify="2", email="m@x.com")]):
+        _, people = owners(event(0, shopify="1"), *order, event(5, shopify="2"), event(6, email="m@x.com"))
+        assert len(set(map(id, people))) == 1
+    _, (one, again) = owners(event(1, shopify="1"), event(2, "customer.aliased", shopify="1", previous="1"))
+    assert one is again

@@ -7,7 +7,8 @@ ALTER TABLE orders
   ADD COLUMN shipping_minor bigint NOT NULL DEFAULT 0,
   ADD COLUMN presentment_currency char(3),           -- what the buyer was shown; amounts here are the shop's
   ADD COLUMN deleted_at timestamptz,                 -- the shop deleted it: it counts as cancelled
-  ADD COLUMN digest uuid;                            -- of the snapshot: settles which of one instant stands
+  ADD COLUMN digest uuid,                            -- of the snapshot: settles which of one instant stands
+  ADD COLUMN customer_at timestamptz;                -- of the newest snapshot that named its customer
 
 -- The newest snapshot of an order that was never paid, so that it stands should it be paid. Test orders stay here.
 CREATE TABLE unpaid_orders (
@@ -17,6 +18,7 @@ CREATE TABLE unpaid_orders (
   digest          uuid NOT NULL,
   event_id        uuid NOT NULL,
   customer_id     uuid,                              -- NULL: a guest
+  customer_at     timestamptz,
   snapshot        jsonb NOT NULL,                    -- customers.snapshots.Snapshot
   PRIMARY KEY (shop_id, source_order_id)
 );

@@ -1,0 +1,127 @@
+"""An order as one event tells it, in the form that is written down, and which of several tellings stands. Pure.
+
+The newest stands, by the source's own `updated_at` (the event's moment where it has none); at one instant the digest of
+what is said decides, so that the order of arrival never does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from operation_agent.events.event import Event
+from operation_agent.kit.ids import digest_id
+
+TYPES = ("order.created", "order.paid", "order.updated")
+_TEXTS = ("name", "financial_status", "fulfillment_status", "presentment_currency")
+_LINE_TEXTS = ("product_id", "variant_id", "sku", "title")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an order was at `updated_at`. `said` is its content as JSON: money in minor units of its `currency`, and
+    `lines`. `customer_at`: of the newest snapshot that named its customer. `paid_at`: when it was paid, if that is what
+    the event says. Instants are shop time, UTC."""
+
+    order_id: str
+    updated_at: datetime
+    digest: UUID
+    event_id: UUID
+    said: Mapping[str, Any]
+    customer_id: UUID | None = None
+    customer_at: datetime | None = None
+    paid_at: datetime | None = None
+
+    @property
+    def rank(self) -> tuple[datetime, int, int]:
+        return (self.updated_at, self.digest.int, self.event_id.int)
+
+
+def of_event(event: Event, customer_id: UUID | None, currency: str) -> Snapshot:
+    """Of an event of TYPES; `currency` is the shop's, for events that name none."""
+    told = event.properties
+    said = {
+        "currency": told.get("currency") or currency,
+        "total_minor": told["total_minor"],
+        "quantity": told.get("quantity", 1),
+        "discount_codes": list(told.get("discount_codes") or []),
+        **{name: told.get(name) or 0 for name in ("discount_minor", "tax_minor", "shipping_minor")},
+        **{name: told.get(name) for name in _TEXTS},
+        "lines": _lines(told.get("products") or []),
+    }
+    updated_at = _instant(told.get("updated_at")) or event.occurred_at
+    return Snapshot(
+        order_id=str(told["order_id"]),
+        updated_at=updated_at,
+        digest=digest_id(orjson.dumps(said, option=orjson.OPT_SORT_KEYS).decode()),
+        event_id=event.id,
+        said=said,
+        customer_id=customer_id,
+        customer_at=updated_at if customer_id is not None else None,
+        paid_at=event.occurred_at if event.type == "order.paid" else None,
+    )
+
+
+def newest(told: Sequence[Snapshot]) -> Snapshot:
+    """What stands of several tellings of one order; its customer is of the newest that names one, and it was paid when
+    the first of them says."""
+    chosen = max(told, key=lambda one: one.rank)
+    named = [(one.customer_at, one.customer_id) for one in told if one.customer_at and one.customer_id]
+    customer_at, customer_id = max(named) if named else (None, None)
+    paid_at = min((one.paid_at for one in told if one.paid_at is not None), default=None)
+    return replace(chosen, customer_id=customer_id, customer_at=customer_at, paid_at=paid_at)
+
+
+def _lines(products: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The order's lines, each with an id of its own: the source's, or its place in the order."""
+    seen: Counter[str] = Counter()
+    made = []
+    for place, product in enumerate(products, 1):
+        line_id = str(product.get("line_id") or place)
+        seen[line_id] += 1
+        made.append(
+            {
+                "line_id": line_id if seen[line_id] == 1 else f"{line_id}#{seen[line_id]}",
+                **{name: _text(product.get(name)) for name in _LINE_TEXTS},
+                "quantity": product.get("quantity", 1),
+                "current_quantity": product.get("current_quantity"),
+                "unit_minor": _unit(product),
+                "discount_minor": product.get("discount_minor") or 0,
+            }
+        )
+    return made
+
+
+def _unit(product: Mapping[str, Any]) -> str | None:
+    """The price of one in minor units, as decimal text: to a fraction where the source has one."""
+    for name in ("unit_minor", "price_minor"):
+        if product.get(name) is None:
+            continue
+        try:
+            price = Decimal(str(product[name]))
+        except InvalidOperation:
+            continue
+        if price.is_finite() and abs(price) < 10**14:
+            return str(price)
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _instant(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return at.astimezone(UTC) if at.tzinfo is not None else None
