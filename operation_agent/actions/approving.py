@@ -48,7 +48,7 @@ class Ruling:
     audience_above: int | None
     approvers: int
     expires_in: timedelta
-    prices: offer.Prices
+    prices: offer.Prices = offer.Prices.of({}, 2)
 
 
 @dataclass(frozen=True, slots=True)
