@@ -9,7 +9,8 @@ import pytest
 from operation_agent.kit.errors import Conflict
 from operation_agent.store.session import for_shop
 from operation_agent.storefront import sync
-from tests.integration.syncing import Stage, line_node, money, order_node, orders, stage
+from tests.integration.syncing import Stage, stage
+from tests.shopify_nodes import line_node, money, order_node, orders
 from tests.shopify_peer.peer import Peer
 
 pytestmark = pytest.mark.integration

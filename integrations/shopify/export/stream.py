@@ -19,7 +19,6 @@ from operation_agent.kit.errors import Rejected
 from operation_agent.storefront.protocol import ResultExpired
 
 TIMEOUT = httpx.Timeout(connect=10, read=60, write=10, pool=10)
-PIECE = 1 << 18
 LONGEST_LINE = 1 << 25
 """Bytes; a line longer than this is not Shopify's."""
 
@@ -77,7 +76,7 @@ def _from(response: httpx.Response, offset: int) -> Iterator[bytes]:
     if response.status_code == 416:  # nothing comes after what was read
         return
     skip = offset if response.status_code == 200 else 0
-    for piece in response.iter_bytes(PIECE):
+    for piece in response.iter_bytes():  # as they come: what waits to fill a piece is lost when the connection breaks
         if skip >= len(piece):
             skip -= len(piece)
             continue
