@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from operation_agent.kit.clock import SYSTEM, monotonic
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import Shop, list_shops
+from operation_agent.storefront.connection import PROBLEMS
 
 TABLE_BUDGET = "2s"
 CALL_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -147,6 +148,7 @@ class _Tables(Collector):
                     _queue(session, shop, families)
                     _actions(session, shop, families)
                     _calls(session, shop, families)
+                    _problems(session, shop, families)
             except DBAPIError:
                 families.skipped.add_metric([shop.slug], 1)
         yield from families.all()
@@ -171,6 +173,11 @@ class _Families:
             "opagent_action_call_seconds",
             "From an event's receipt to the first call of the provider, of undelayed actions",
             labels=["shop", "channel"],
+        )
+        self.problems = GaugeMetricFamily(
+            "opagent_integration_problem",
+            "1 while a provider refuses everything and what would go out to it waits",
+            labels=["shop", "vendor", "problem"],
         )
         self.skipped = GaugeMetricFamily(
             "opagent_scrape_skipped_shop", "Shops whose tables could not be counted in time", labels=["shop"]
@@ -217,6 +224,14 @@ def _actions(session: Session, shop: Shop, families: _Families) -> None:
     )
     for row in rows:
         families.actions.add_metric([shop.slug, row.channel, row.state], row.number)
+
+
+def _problems(session: Session, shop: Shop, families: _Families) -> None:
+    """A problem that has passed is told as 0 for as long as the integration is there, so that an alert resolves."""
+    rows = session.execute(text("SELECT vendor, problem FROM integrations WHERE shop_id = :shop"), {"shop": shop.id})
+    for row in rows:
+        for problem in PROBLEMS:
+            families.problems.add_metric([shop.slug, row.vendor, problem], int(row.problem == problem))
 
 
 _CALLS = text("""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
@@ -185,6 +185,7 @@ def _database_findings(engine: Engine, *, served: bool) -> Iterator[Finding]:
         yield _row_security(connection)
     if served:
         yield from _heartbeats(engine)
+    yield from _integrations(engine)
 
 
 def _server(connection: Connection) -> Iterator[Finding]:
@@ -240,6 +241,52 @@ def _heartbeats(engine: Engine) -> Iterator[Finding]:
             )
         else:
             yield Finding(component, "ok", f"last seen {max(age.total_seconds(), 0):.0f} s ago")
+
+
+def _integrations(engine: Engine) -> Iterator[Finding]:
+    """Providers that refuse everything, scopes that are not granted, webhooks that are not asked for."""
+    from operation_agent.store.session import for_shop, for_system
+    from operation_agent.store.shops import list_shops
+    from operation_agent.storefront import connection
+
+    with for_system(engine) as session:
+        shops = list_shops(session)
+    for shop in shops:
+        with for_shop(engine, shop.id) as session:
+            rows = session.execute(
+                text("SELECT * FROM integrations WHERE shop_id = :shop AND enabled ORDER BY vendor"), {"shop": shop.id}
+            ).all()
+        for row in rows:
+            if row.problem is not None:
+                since = f"since {row.problem_at:%Y-%m-%d %H:%M} UTC: {row.problem_detail}"
+                found = f"{shop.slug}: {row.vendor} is stopped, {row.problem} {since}"
+                yield Finding("integration", "fail", found, connection.ADVICE[row.problem]["en"])
+            elif row.vendor == "shopify":
+                yield _shopify(shop.slug, row)
+
+
+def _shopify(slug: str, row: Any) -> Finding:
+    told = row.subscriptions
+    if row.checked_at is None:
+        return Finding(
+            "integration", "warn", f"{slug}: shopify was never reached", "POST /api/integrations/shopify/check"
+        )
+    wrong = [
+        *(f"{name} lacks {', '.join(scopes)}" for name, scopes in told.get("lacking", {}).items()),
+        *([f"no webhooks: {told['problem']}"] if told.get("problem") else []),
+        *(f"webhook {one['topic']} is refused: {one['why']}" for one in told.get("refused", [])),
+        *([f"webhooks not finished: {told['interrupted']}"] if told.get("interrupted") else []),
+    ]
+    version = told.get("api_version")
+    if version and told.get("served_version") not in (None, version):
+        wrong.append(f"API version {version} has expired, {told['served_version']} answers: set config.api_version")
+    if version and told.get("webhook_version") not in (None, version):
+        wrong.append(f"webhooks are written in {told['webhook_version']}: set {version} in the app's configuration")
+    if wrong:
+        advice = "docs/howto/connect-shopify.md says how to grant and to set up"
+        return Finding("integration", "warn", f"{slug}: shopify: {'; '.join(wrong)}", advice)
+    topics = len(told.get("wanted", []))
+    return Finding("integration", "ok", f"{slug}: shopify, {len(row.scopes)} scopes, {topics} webhook topics")
 
 
 def _redis(current: Settings, stack: StackInfo | None) -> Finding:

@@ -163,8 +163,9 @@ def _check(engine: Engine, shop: Shop, row: Connection, client: Shopify, clock: 
         report, problem = _begin_report(session, shop, row)
     if problem is None:
         _repair(engine, shop, row, client, report, found, clock)
+    asked, served = client.access.api_version, client.served_version
     with for_shop(engine, shop.id) as session:
-        _keep(session, shop, row, report, found, problem=problem, at=clock.now())
+        _keep(session, shop, row, report, found, problem=problem, versions=(asked, served), at=clock.now())
     return report
 
 
@@ -253,13 +254,19 @@ def _repair(
 
 def _keep(
     session: Session, shop: Shop, row: Connection, report: Report, found: Installation | None, *,
-    problem: str | None, at: datetime,
+    problem: str | None, at: datetime, versions: tuple[str | None, str | None] = (None, None),
 ) -> None:  # fmt: skip
-    """Write the report down; audited when something was done, or is refused that was not refused before."""
+    """Write the report down; audited when something was done, or is refused that was not refused before.
+
+    `versions` of the API: asked for, and served.
+    """
     told = asdict(report) | {
         "at": at.isoformat(),
         "problem": problem,
         "app": found.app if found else None,
+        "lacking": scopes.lacking_by_feature(found.scopes, optional=False) if found else {},
+        "api_version": versions[0],
+        "served_version": versions[1],
         "webhook_version": found.webhook_version if found else None,
         "compliance": list(COMPLIANCE),
     }

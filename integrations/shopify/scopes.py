@@ -48,6 +48,7 @@ FEATURES: Mapping[str, Feature] = {
 
 _BY_TOPIC: Mapping[str, str] = {
     "orders": "read_orders",
+    "order_transactions": "read_orders",
     "refunds": "read_orders",
     "checkouts": "read_orders",
     "carts": "read_orders",
@@ -88,9 +89,10 @@ def lacking(granted: Iterable[str], needed: Iterable[str]) -> list[str]:
     return sorted({scope for scope in needed if not held.covers(ApiAccess([scope]))})
 
 
-def lacking_by_feature(granted: Sequence[str]) -> dict[str, list[str]]:
-    """Feature -> the scopes it lacks; features that lack none are left out."""
-    found = {name: lacking(granted, feature.scopes) for name, feature in FEATURES.items()}
+def lacking_by_feature(granted: Sequence[str], *, optional: bool = True) -> dict[str, list[str]]:
+    """Feature -> the scopes it lacks; features that lack none are left out, and on demand the optional ones."""
+    asked = {name: one for name, one in FEATURES.items() if optional or not one.optional}
+    found = {name: lacking(granted, feature.scopes) for name, feature in asked.items()}
     return {name: scopes for name, scopes in found.items() if scopes}
 
 

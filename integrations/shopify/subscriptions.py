@@ -21,6 +21,9 @@ from .errors import ScopeMissing, UserErrors
 COMPLIANCE = ("customers/data_request", "customers/redact", "shop/redact")
 """No subscription asks for these: they are entered once in the app's own configuration."""
 
+UNNEEDED = ("order_transactions/create", "bulk_operations/finish")
+"""Read when somebody sends them, but they say nothing that others do not."""
+
 FORMAT = "JSON"
 
 
@@ -143,7 +146,7 @@ def repair(
     then stands in `report`.
     """
     names = known_topics(client)
-    for topic in sorted(set(handled) - set(COMPLIANCE)):
+    for topic in sorted(set(handled) - {*COMPLIANCE, *UNNEEDED}):
         needed = scopes.of_topic(topic)
         if names and name_of(topic) not in names:
             report.not_in_version.append(topic)
