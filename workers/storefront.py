@@ -11,8 +11,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from integrations.registry import Configured, client_for
-from integrations.shopify.export.exports import ShopifyExports
+from integrations.registry import Configured, storefront_for
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import AgentError, Conflict
 from operation_agent.kit.logging import logger
@@ -58,13 +57,15 @@ def sync_kind(
         _stopped(engine, shop, kind, clock)
         return False
     try:
-        client = client_for(_configured(row), _vault(), sandbox=shop.sandbox, redis=redis())
+        storefront = storefront_for(
+            _configured(row), _vault(), sandbox=shop.sandbox, currency=shop.currency, redis=redis()
+        )  # fmt: skip
     except AgentError as error:
         loading.put_off(engine, shop, opened[0], error, clock)
         return False
-    with closing(client):
+    with closing(storefront):
         loader = Loader(
-            engine, shop, ShopifyExports(client, shop.currency), kind, clock, seconds=seconds, most_queued=most_queued,
+            engine, shop, storefront, kind, clock, seconds=seconds, most_queued=most_queued,
             told=lambda error: _note(engine, shop, row, error, clock),
         )  # fmt: skip
         goes_on = loader.run()
