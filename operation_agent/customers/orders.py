@@ -124,7 +124,8 @@ def _columns(shop_id: UUID, rows: Sequence[Snapshot]) -> dict[str, Any]:
 
 
 _NEWER = "(EXCLUDED.updated_at, EXCLUDED.digest, EXCLUDED.event_id) > (o.updated_at, {digest}, o.event_id)"
-# a row of an earlier release has neither digest nor customer_at
+# a row of an earlier release has none of these
+_PAID_BY = "COALESCE(o.paid_event_id, o.event_id)"
 _DIGEST = "COALESCE(o.digest, '00000000-0000-0000-0000-000000000000')"
 _CUSTOMER = """
   customer_id = CASE WHEN {other} THEN EXCLUDED.customer_id ELSE o.customer_id END,
@@ -170,15 +171,19 @@ _CONTENT = {
 }  # fmt: skip
 _UPSERT = text(f"""
 INSERT INTO orders AS o (shop_id, id, source_order_id, updated_at, digest, event_id, customer_id, customer_at,
-                         ordered_at, discount_codes, {", ".join(_CONTENT)})
+                         ordered_at, paid_event_id, discount_codes, {", ".join(_CONTENT)})
 SELECT :shop, r.id, r.source_order_id, r.updated_at, r.digest, r.event_id, r.customer_id, r.customer_at,
-       COALESCE(r.paid_at, 'infinity'), ARRAY(SELECT jsonb_array_elements_text(r.codes)), {", ".join(_CONTENT)}
-FROM unnest({_ARRAYS}, CAST(:ids AS uuid[]), CAST(:paid_at AS timestamptz[]), CAST(:codes AS jsonb[]),
+       COALESCE(r.paid_at, 'infinity'), r.paid_event_id, ARRAY(SELECT jsonb_array_elements_text(r.codes)),
+       {", ".join(_CONTENT)}
+FROM unnest({_ARRAYS}, CAST(:ids AS uuid[]), CAST(:paid_at AS timestamptz[]), CAST(:paid_events AS uuid[]),
+            CAST(:codes AS jsonb[]),
             {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _CONTENT.items())})
-  AS r (source_order_id, updated_at, digest, event_id, customer_id, customer_at, id, paid_at, codes,
+  AS r (source_order_id, updated_at, digest, event_id, customer_id, customer_at, id, paid_at, paid_event_id, codes,
         {", ".join(_CONTENT)})
 ORDER BY r.source_order_id
-ON CONFLICT (shop_id, source_order_id) DO UPDATE SET ordered_at = LEAST(o.ordered_at, EXCLUDED.ordered_at), {_CUSTOMER},
+ON CONFLICT (shop_id, source_order_id) DO UPDATE SET ordered_at = LEAST(o.ordered_at, EXCLUDED.ordered_at),
+  paid_event_id = CASE WHEN (EXCLUDED.ordered_at, EXCLUDED.paid_event_id) < (o.ordered_at, {_PAID_BY})
+                       THEN EXCLUDED.paid_event_id ELSE {_PAID_BY} END, {_CUSTOMER},
   {_newer(_DIGEST, "updated_at", "digest", "event_id", "discount_codes", *_CONTENT)}
 RETURNING source_order_id, event_id, xmax = 0 AS is_new
 """)  # noqa: S608 - our own texts
@@ -192,6 +197,7 @@ def _write_orders(session: Session, shop_id: UUID, rows: Sequence[Snapshot]) -> 
             **_columns(shop_id, rows),
             "ids": [new_id() for _ in rows],
             "paid_at": [one.paid_at for one in rows],
+            "paid_events": [one.paid_event_id for one in rows],
             "codes": [_json(said["discount_codes"]) for said in says],
             **{name: [said[name] for said in says] for name in _CONTENT},
         },

@@ -27,8 +27,8 @@ _LINE_TEXTS = ("product_id", "variant_id", "sku", "title")
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What an order was at `updated_at`. `said` is its content as JSON: money in minor units of its `currency`, and
-    `lines`. `customer_at`: of the newest snapshot that named its customer. `paid_at`: when it was paid, if that is what
-    the event says. Instants are shop time, UTC."""
+    `lines`. `customer_at`: of the newest snapshot that named its customer. `paid_at`, `paid_event_id`: when it was paid
+    first, and what told so. Instants are shop time, UTC."""
 
     order_id: str
     updated_at: datetime
@@ -38,6 +38,7 @@ class Snapshot:
     customer_id: UUID | None = None
     customer_at: datetime | None = None
     paid_at: datetime | None = None
+    paid_event_id: UUID | None = None
 
     @property
     def rank(self) -> tuple[datetime, int, int]:
@@ -66,6 +67,7 @@ def of_event(event: Event, customer_id: UUID | None, currency: str) -> Snapshot:
         customer_id=customer_id,
         customer_at=updated_at if customer_id is not None else None,
         paid_at=event.occurred_at if event.type == "order.paid" else None,
+        paid_event_id=event.id if event.type == "order.paid" else None,
     )
 
 
@@ -75,8 +77,11 @@ def newest(told: Sequence[Snapshot]) -> Snapshot:
     chosen = max(told, key=lambda one: one.rank)
     named = [(one.customer_at, one.customer_id) for one in told if one.customer_at and one.customer_id]
     customer_at, customer_id = max(named) if named else (None, None)
-    paid_at = min((one.paid_at for one in told if one.paid_at is not None), default=None)
-    return replace(chosen, customer_id=customer_id, customer_at=customer_at, paid_at=paid_at)
+    paid = [(one.paid_at, one.paid_event_id) for one in told if one.paid_at and one.paid_event_id]
+    paid_at, paid_event_id = min(paid) if paid else (None, None)
+    return replace(
+        chosen, customer_id=customer_id, customer_at=customer_at, paid_at=paid_at, paid_event_id=paid_event_id
+    )  # fmt: skip
 
 
 def _lines(products: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from operation_agent.events.event import Event
 from operation_agent.store.shops import Shop
 
-_TYPES = ("order.paid", "order.refunded", "order.cancelled")
+_TYPES = ("order.paid", "order.updated", "order.refunded", "order.cancelled", "order.deleted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ _ORDERS = text(
     "SELECT o.source_order_id, o.ordered_at, o.total_minor, o.discount_minor, o.customer_id, o.currency,"
     "  COALESCE(r.sources, '{}') AS sources, COALESCE(r.amounts, '{}') AS amounts, COALESCE(r.at, '{}') AS at"
     " FROM orders o LEFT JOIN LATERAL ("
-    "   SELECT array_agg(CASE WHEN kind = 'cancelled' THEN 'cancelled' ELSE change_id END) AS sources,"
+    "   SELECT array_agg(CASE WHEN change_id = '' THEN kind ELSE change_id END) AS sources,"
     "     array_agg(CASE WHEN kind = 'refunded' THEN amount_minor END) AS amounts, array_agg(occurred_at) AS at"
     "   FROM order_changes WHERE shop_id = o.shop_id AND source_order_id = o.source_order_id) r ON true"
     " WHERE o.shop_id = :shop AND o.source_order_id = ANY(CAST(:names AS text[])) AND o.customer_id IS NOT NULL"
@@ -114,12 +114,18 @@ _WRITE = text(
     "     IS DISTINCT FROM (excluded.customer_id, excluded.amount_minor, excluded.currency, excluded.occurred_at)"
 )
 
+# an edited order may have lost its discount
+_TAKE_BACK = text(
+    "DELETE FROM ledger WHERE shop_id = :shop AND kind = 'discount' AND source_id = ANY(CAST(:orders AS text[]))"
+)
+
 
 def rewrite(session: Session, shop: Shop, source_order_ids: Sequence[str]) -> int:
     """Bring the ledger rows of these orders to what `lines` says now; returns how many changed."""
-    rows = []
+    rows, current = [], []
     for found in session.execute(_ORDERS, {"shop": shop.id, "names": list(source_order_ids)}):
         order = Order(found.source_order_id, found.ordered_at, found.total_minor, found.discount_minor)
+        current.append(found.source_order_id)
         reversals = map(Reversal, found.sources, found.amounts, found.at)
         rows += [(found, line) for line in lines(order, reversals, shop.margin_rate)]
     if not rows:
@@ -137,4 +143,7 @@ def rewrite(session: Session, shop: Shop, source_order_ids: Sequence[str]) -> in
             "at": [line.occurred_at for _, line in rows],
         },
     )
-    return cast("CursorResult[Any]", written).rowcount
+    with_discount = {line.source_id for _, line in rows if line.kind == "discount"}
+    without = [order for order in current if order not in with_discount]
+    taken = session.execute(_TAKE_BACK, {"shop": shop.id, "orders": without}) if without else None
+    return cast("CursorResult[Any]", written).rowcount + (cast("CursorResult[Any]", taken).rowcount if taken else 0)

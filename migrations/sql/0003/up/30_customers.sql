@@ -8,7 +8,8 @@ ALTER TABLE orders
   ADD COLUMN presentment_currency char(3),           -- what the buyer was shown; amounts here are the shop's
   ADD COLUMN deleted_at timestamptz,                 -- the shop deleted it: it counts as cancelled
   ADD COLUMN digest uuid,                            -- of the snapshot: settles which of one instant stands
-  ADD COLUMN customer_at timestamptz;                -- of the newest snapshot that named its customer
+  ADD COLUMN customer_at timestamptz,                -- of the newest snapshot that named its customer
+  ADD COLUMN paid_event_id uuid;                     -- the event by which it was paid first; NULL: event_id
 
 -- The newest snapshot of an order that was never paid, so that it stands should it be paid. Test orders stay here.
 CREATE TABLE unpaid_orders (
