@@ -206,6 +206,49 @@ def test_of_two_orders_with_one_code_the_earlier_keeps_it(session, shop):
     assert rows(session, shop, "coupons", "redeemed_at, code") == [(NOON + timedelta(days=1), "SAVE-2")]
 
 
+def edited(order_id: str, at: datetime, total: int, codes=(), discount: int = 0) -> Event:
+    return event(
+        "order.updated", at, order_id=order_id, total_minor=total, discount_minor=discount, currency="USD", quantity=1,
+        discount_codes=list(codes), products=[], paid=False, updated_at=at.isoformat(),
+    )  # fmt: skip
+
+
+def test_outcomes_follow_an_edited_order_whatever_came_first(engine):
+    facts = [
+        paid("2", NOON + timedelta(days=3), 4000),
+        edited("2", NOON + timedelta(days=5), 3500),
+        edited("2", NOON + timedelta(days=6), 3300, ["SAVE-9"], 200),
+    ]
+    seen = set()
+    for number, arrival in enumerate(permutations(facts)):
+        made = create_shop(engine, slug=f"edited-{number}", name="E", currency="USD", sandbox=True)
+        with for_shop(engine, made.id) as session:
+            start_strategy(session, made)
+            take_in(session, made, paid("1", NOON - timedelta(days=90), 2000))
+            who = customer(session, made)
+            act(session, made, who, NOON)
+            coupon = act(session, made, who, NOON, channel="coupon")
+            issue(session, made, coupon, who, "SAVE-9", NOON)
+            for fact in arrival:
+                take_in(session, made, fact)
+            owner = f"kind, value_minor, occurred_at, action_id = '{coupon}', source_order_id"
+            seen.add(tuple(rows(session, made, "outcomes", owner)))
+    at = NOON + timedelta(days=3)
+    assert seen == {(("ordered", 3300, at, True, "2"), ("redeemed", 200, at, True, "2"))}
+
+
+def test_an_order_that_two_sources_report_paid_counts_once(session, shop):
+    who = customer(session, shop)
+    act(session, shop, who, NOON)
+    first, second = paid("2", NOON + timedelta(days=1), 4000), paid("2", NOON + timedelta(days=2), 4000)
+    take_in(session, shop, second)
+    take_in(session, shop, first)
+    take_in(session, shop, second)
+    assert rows(session, shop, "outcomes", "kind, event_id, occurred_at") == [
+        ("ordered", first.id, NOON + timedelta(days=1))
+    ]
+
+
 class Crowd:
     """Customers with assignments as the decision room draws them, and orders whose effect is known."""
 
