@@ -233,10 +233,17 @@ class _Granted:
     operation_id="finish_shopify_grant",
     summary="Shopify sends the operator back here",
     response_class=HTMLResponse,
-    responses={400: {"description": "Not what Shopify sends"}, 403: {"description": "Not signed, used, or too late"}},
+    responses={
+        400: {"model": Problem, "description": "Not what Shopify sends"},
+        403: {"model": Problem, "description": "Not signed by Shopify, used already, too late, or refused"},
+        503: {"model": Problem, "description": "Shopify did not answer; begin again"},
+    },
 )
 def finish(request: Request, database: Database) -> HTMLResponse:
-    """Proved by Shopify's signature over the query, and by a state that was given out once and not long ago."""
+    """Proved by Shopify's signature over the query, and by a state that was given out once and not long ago.
+
+    A browser is shown why nothing was connected; whoever does not ask for a page gets the problem document.
+    """
     try:
         callback = oauth.read(request.url.query)
         granted = _believe(database, callback, request.cookies.get(COOKIE, ""), at=SYSTEM.now())
@@ -244,6 +251,8 @@ def finish(request: Request, database: Database) -> HTMLResponse:
         with for_shop(database, granted.shop.id) as session:
             _connect(session, granted, made, at=SYSTEM.now())
     except AgentError as error:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise
         return grant_page.refused(error)
     services(request).senders.forget()
     return grant_page.connected(granted.domain, made.scopes)

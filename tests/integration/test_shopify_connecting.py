@@ -10,15 +10,17 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx
 import orjson
 import pytest
 from sqlalchemy import text
 
 from operation_agent.access.keys import create_key
+from operation_agent.access.users import create_user
 from operation_agent.kit.clock import SYSTEM, FixedClock
 from operation_agent.kit.secrets import Vault, secret_key
 from operation_agent.kit.settings import settings
-from operation_agent.store.session import for_shop
+from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import load_shop
 from operation_agent.storefront import connection
 from tests.shopify_peer.peer import CLIENT_ID, CLIENT_SECRET, Peer, peer, why_not
@@ -101,7 +103,7 @@ def callback(asked: dict[str, Any], code: str = "code-1", **changes: str) -> dic
 
 
 def come_back(client, query: str) -> Any:
-    return client.get(f"/oauth/shopify/callback?{query}")
+    return client.get(f"/oauth/shopify/callback?{query}", headers={"Accept": "text/html,*/*"})
 
 
 def row(engine, shop_id) -> Any:
@@ -204,6 +206,31 @@ def test_a_callback_that_shopify_did_not_send_connects_nothing(
     assert "未" in answer.text
     assert held(engine, shop_id) == before
     assert not [one for one in shopify.calls() if one["path"] == "/admin/oauth/access_token"]
+
+
+def test_who_asks_for_no_page_gets_a_problem_document(client, key, set_up):
+    answer = client.get("/oauth/shopify/callback", params=callback(begin(client, key)))
+    assert (answer.status_code, answer.json()["code"]) == (400, "callback")
+
+
+def test_a_grant_is_good_in_the_browser_that_asked_for_it(client, engine, shop_id, shopify, set_up):
+    with for_shop(engine, shop_id) as session:
+        slug = load_shop(session, shop_id).slug
+    who = {"email": "operator@example.com", "password": "correct horse battery"}
+    with for_system(engine) as session:
+        create_user(session, who["email"], who["password"], SYSTEM.now())
+    with httpx.Client(transport=client._transport, base_url=PUBLIC) as browser:
+        answer = browser.post("/api/session", json=who)
+        assert answer.status_code == 201, answer.text
+        asked = browser.post(
+            f"/api/integrations/shopify/connect?shop={slug}", json={}, headers={"X-Requested-With": "x"}
+        )  # fmt: skip
+        assert asked.status_code == 201, asked.text
+        assert all(part in asked.headers["set-cookie"] for part in ("HttpOnly", "Secure", "SameSite=lax"))
+        shopify.authorize("good", SCOPES)
+        query = signed(**callback(asked.json(), "good"))
+        assert come_back(client, query).status_code == 403  # another browser, led here by somebody
+        assert come_back(browser, query).status_code == 200
 
 
 def test_a_grant_is_good_for_one_callback(client, engine, shop_id, key, shopify, set_up):
@@ -404,3 +431,22 @@ def test_a_late_refusal_of_an_old_token_is_no_problem_of_the_new_one(client, eng
             session, shop, "shopify", "unauthorized", "HTTP 401", at=SYSTEM.now(), credentials=old
         )
     assert row(engine, shop_id).problem is None
+
+
+def test_an_app_of_the_shop_itself_asks_for_its_token(client, engine, shop_id, key, shopify):
+    """The peer knows no client credentials: what it would answer is put in its place."""
+    body = {
+        "base_url": shopify.base_url, "config": {"grant": "client_credentials"},
+        "secrets": {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
+    }  # fmt: skip
+    assert client.put("/api/integrations/shopify", json=body, headers=key).status_code == 200
+    shopify.fault(
+        "status", "/admin/oauth", status=200,
+        body={"access_token": shopify.token, "scope": "write_orders", "expires_in": 86399},
+    )  # fmt: skip
+    assert connecting.renew(engine, shop_id, "shopify")
+    found = row(engine, shop_id)
+    assert found.problem is None
+    assert timedelta(hours=23) < found.token_expires_at - SYSTEM.now() < timedelta(hours=24)
+    assert held(engine, shop_id)["webhook_secret"] == CLIENT_SECRET
+    assert connecting.check(engine, shop_id, "shopify") is not None
