@@ -268,8 +268,9 @@ def _integrations(engine: Engine) -> Iterator[Finding]:
 def _shopify(slug: str, row: Any) -> Finding:
     told = row.subscriptions
     if row.checked_at is None:
+        because = f" ({told['problem']})" if told.get("problem") else ""
         return Finding(
-            "integration", "warn", f"{slug}: shopify was never reached", "POST /api/integrations/shopify/check"
+            "integration", "warn", f"{slug}: shopify was never reached{because}", "POST /api/integrations/shopify/check"
         )
     wrong = [
         *(f"{name} lacks {', '.join(scopes)}" for name, scopes in told.get("lacking", {}).items()),

@@ -65,8 +65,9 @@ def renew(engine: Engine, shop_id: UUID, vendor: str, *, clock: Clock = SYSTEM) 
         row = connection.take_renewal(session, shop_id, vendor, at=clock.now())
     if row is None or row.problem == "uninstalled":
         return False
-    secrets = _secrets(row)
+    secrets: Secrets = {}
     try:
+        secrets = _secrets(row)
         made = _ask_token(row, secrets, sandbox=shop.sandbox, at=clock.now())
     except AgentError as error:
         _token_refused(engine, shop, row, error, at=clock.now())
@@ -118,6 +119,7 @@ def _keep_tokens(
         session, shop.id, vendor, _vault().seal(orjson.dumps(now)), token_expires_at=made.expires_at,
         renew_at=made.renew_at,
     )  # fmt: skip
+    connection.wake_waiting(session, shop.id, vendor, at=at)
     if connection.clear(session, shop, vendor, at=at, kinds=("unauthorized",)) or row.token_expires_at is None:
         connection.ask_check(session, shop.id, vendor, at=at)
     return True
@@ -182,6 +184,8 @@ def _not_reached(session: Session, shop: Shop, row: Connection, error: AgentErro
         )  # fmt: skip
     elif isinstance(error, ShopUnavailable):
         connection.note_problem(session, shop, row.vendor, "unavailable", error.detail, at=at, credentials=row.secrets)
+    told = {"at": at.isoformat(), "problem": f"the shop was asked in vain: {error.detail}"}
+    connection.keep_subscriptions(session, shop.id, row.vendor, told)
     wait = max(SOON, error.retry_after) if isinstance(error, Retryable) else HOUR
     connection.look_again(session, shop.id, row.vendor, check_at=at + wait)
 

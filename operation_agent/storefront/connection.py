@@ -164,9 +164,33 @@ def clear(
         session, shop.id, at=at, actor=actor, verb="integration.recovered", subject=f"integration:{vendor}",
         detail={"problem": row.problem},
     )  # fmt: skip
+    wake_waiting(session, shop.id, vendor, at=at)
     waiting = [("actions.deliver", row.channel), ("actions.reconcile", "")] if row.channel else []
     outbox.ring(session, shop.id, waiting, at=at)
     return True
+
+
+_WAKE = (
+    text("""
+UPDATE shop_changes SET retry_at = :at WHERE shop_id = :shop AND id IN (
+  SELECT id FROM shop_changes WHERE shop_id = :shop AND vendor = :vendor AND retry_at > :at
+    AND state IN ('asked', 'applying', 'undoing') AND reason_code = ANY(:codes) FOR UPDATE SKIP LOCKED)
+"""),
+    text("""
+UPDATE storefront_syncs SET wake_at = :at WHERE shop_id = :shop AND id IN (
+  SELECT id FROM storefront_syncs WHERE shop_id = :shop AND vendor = :vendor AND wake_at > :at
+    AND error_code = ANY(:codes) FOR UPDATE SKIP LOCKED)
+"""),
+)
+_REFUSED = ["unauthorized", "scope_missing", "shop_unavailable"]
+"""Codes of errors that put something off for the connection's sake."""
+
+
+def wake_waiting(session: Session, shop_id: UUID, vendor: str, *, at: datetime) -> None:
+    """Syncs and changes that were put off because we were refused are due now: the sweep finds them. One that somebody
+    is at just now comes back by itself (and may be holding what we hold: nobody waits for anybody here)."""
+    for statement in _WAKE:
+        session.execute(statement, {"shop": shop_id, "vendor": vendor, "at": at, "codes": _REFUSED})
 
 
 def apply(session: Session, shop: Shop, events: Sequence[Event], *, at: datetime) -> None:

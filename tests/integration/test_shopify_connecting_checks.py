@@ -422,6 +422,40 @@ def test_a_frozen_shop_is_asked_again_and_goes_on_by_itself(client, engine, shop
     assert row(engine, shop_id).problem is None
 
 
+def test_what_was_put_off_is_due_again_once_connected(client, engine, shop_id, key, shopify, connected):
+    later = SYSTEM.now() + timedelta(hours=1)
+    with for_shop(engine, shop_id) as session:
+        values = {"shop": shop_id, "at": SYSTEM.now(), "later": later}
+        for number, code in enumerate(["unauthorized", "throttled"]):
+            session.execute(
+                text(
+                    "INSERT INTO shop_changes (shop_id, id, vendor, kind, subject, parameters, state, reason_code,"
+                    " retry_at, actor, asked_at, updated_at) VALUES (:shop, :id, 'shopify', 'customer.tags', :id, '{}',"
+                    " 'applying', :code, :later, 'test', :at, :at)"
+                ),
+                values | {"id": new_id(), "code": code},
+            )
+            session.execute(
+                text(
+                    "INSERT INTO storefront_syncs (shop_id, id, vendor, kind, mode, state, error_code, wake_at, actor,"
+                    " asked_at, updated_at) VALUES (:shop, :id, 'shopify', :kind, 'first', 'asked', :code, :later,"
+                    " 'test', :at, :at)"
+                ),
+                values | {"id": new_id(), "code": code, "kind": ["orders", "products"][number]},
+            )
+        connection.note_problem(session, load_shop(session, shop_id), "shopify", "unauthorized", "no", at=SYSTEM.now())
+    shopify.grant("shpat_new", scopes=SCOPES)
+    enter(client, key, shopify, "shpat_new")
+    with for_shop(engine, shop_id) as session:
+        due = session.execute(
+            text("SELECT reason_code, retry_at FROM shop_changes WHERE shop_id = :shop"
+                 " UNION ALL SELECT error_code, wake_at FROM storefront_syncs WHERE shop_id = :shop"),
+            {"shop": shop_id},
+        ).all()  # fmt: skip
+    assert len(due) == 4
+    assert all((when < later) == (code == "unauthorized") for code, when in due)
+
+
 def test_a_stronger_problem_is_not_hidden_by_a_weaker_one(engine, shop_id, client, key, shopify, connected):
     with for_shop(engine, shop_id) as session:
         shop, at = load_shop(session, shop_id), SYSTEM.now()
