@@ -11,7 +11,7 @@ the order, of an amount that amount; of the rest what `worth` says, since only t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
@@ -48,8 +48,8 @@ def read(node: Node) -> dict[str, Any]:
     expires, offer, pool = node.get("expires_in"), node.get("offer"), node.get("pool")
     terms = read_terms(node)
     kind = kind_of(terms)
-    found = {
-        **({kind: terms.pop(kind)} if kind == "percent" else {}),
+    found: dict[str, Any] = {
+        **({"percent": terms.pop("percent")} if kind == "percent" else {}),
         "expires_in": duration.write(expires.duration()) if expires else DEFAULT_EXPIRY,
         **terms,
     }
@@ -67,7 +67,7 @@ def read_terms(node: Node) -> dict[str, Any]:
     if len(given) != 1:
         named = f", not {' and '.join(given)}" if given else ""
         raise node.fail(f"a coupon gives one of {', '.join(KINDS)}{named}")
-    kind: Kind = given[0]  # type: ignore[assignment]
+    kind: Kind = given[0]
     terms: dict[str, Any] = {kind: _GIVEN[kind](node.need(kind))}
     _refuse(node, kind)
     return terms | _conditions(node) | _uses(node, kind)
@@ -106,7 +106,12 @@ def _buy_x_get_y(node: Node) -> dict[str, Any]:
     }
 
 
-_GIVEN = {"percent": _percent, "amount": _amount, "free_shipping": _free_shipping, "buy_x_get_y": _buy_x_get_y}
+_GIVEN: Mapping[Kind, Callable[[Node], Any]] = {
+    "percent": _percent,
+    "amount": _amount,
+    "free_shipping": _free_shipping,
+    "buy_x_get_y": _buy_x_get_y,
+}
 
 _ONLY_FOR: Mapping[str, tuple[Kind, ...]] = {
     "products": ("percent", "amount"),
@@ -330,7 +335,7 @@ def _gift(kind: Kind, parameters: Mapping[str, Any], language: str, currency: st
     if kind == "percent":
         return {"en": "{:g}% off", "zh": "优惠 {:g}%"}[language].format(parameters["percent"])
     if kind == "amount":
-        return {"en": "{} off", "zh": "立减 {}"}[language].format(_priced(parameters["amount"], currency))
+        return {"en": "{} off", "zh": "立减 {}"}[language].format(priced(parameters["amount"], currency))
     if kind == "free_shipping":
         return {"en": "free shipping", "zh": "免运费"}[language]
     bxgy = parameters["buy_x_get_y"]
@@ -344,7 +349,7 @@ def _gift(kind: Kind, parameters: Mapping[str, Any], language: str, currency: st
 
 def _wanted(parameters: Mapping[str, Any], language: str, currency: str | None) -> Iterator[str]:
     if "minimum_subtotal" in parameters:
-        least = _priced(parameters["minimum_subtotal"], currency)
+        least = priced(parameters["minimum_subtotal"], currency)
         yield {"en": "for orders of at least {}", "zh": "满 {} 可用"}[language].format(least)
     if "minimum_quantity" in parameters:
         least = parameters["minimum_quantity"]
@@ -352,9 +357,10 @@ def _wanted(parameters: Mapping[str, Any], language: str, currency: str | None) 
     if "products" in parameters or "collections" in parameters:
         yield {"en": "on selected products", "zh": "限指定商品"}[language]
     if "maximum_shipping" in parameters:
-        most = _priced(parameters["maximum_shipping"], currency)
+        most = priced(parameters["maximum_shipping"], currency)
         yield {"en": "for shipping of up to {}", "zh": "运费不超过 {}"}[language].format(most)
 
 
-def _priced(amount: Any, currency: str | None) -> str:
+def priced(amount: Any, currency: str | None) -> str:
+    """An amount as a text says it: "5.00 USD"."""
     return f"{amount} {currency}" if currency else str(amount)

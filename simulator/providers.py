@@ -12,7 +12,7 @@ import json
 import re
 import signal
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -55,6 +55,9 @@ class Coupon:
     title: str
     starts_at: str | None
     ends_at: str | None
+    kind: str = "DiscountCodeBasic"
+    amount: str | None = None
+    usage_limit: int | None = None
 
 
 @dataclass(slots=True)
@@ -175,29 +178,44 @@ class Providers:
             query, variables = str(body["query"]), body.get("variables") or {}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return Reply.json({"errors": {"query": "Required parameter missing or invalid"}}, 400)
-        if "discountCodeBasicCreate" in query:
-            return Reply.json({"data": {"discountCodeBasicCreate": self._create_coupon(variables)}})
+        for mutation, (argument, kind) in _CREATING.items():
+            if mutation in query:
+                return Reply.json({"data": {mutation: self._create_coupon(variables, argument, kind)}})
+        if "discountCodeDeactivate" in query:
+            return Reply.json({"data": {"discountCodeDeactivate": self._deactivate(str(variables.get("id")))}})
         if "codeDiscountNodeByCode" in query:
             code = str(variables.get("code") or (re.findall(r'code:\s*"([^"]+)"', query) or [""])[0])
             coupon = self.coupons.get(code.upper())
             return Reply.json({"data": {"codeDiscountNodeByCode": coupon and _node(coupon)}})
         return Reply.json({"errors": [{"message": "this fake knows discount codes only"}]})
 
-    def _create_coupon(self, variables: dict[str, Any]) -> dict[str, Any]:
-        given = variables.get("basicCodeDiscount") or next(
-            (value for value in variables.values() if isinstance(value, dict) and "customerGets" in value), {}
+    def _create_coupon(self, variables: dict[str, Any], argument: str, kind: str) -> dict[str, Any]:
+        given = variables.get(argument) or next(
+            (value for value in variables.values() if isinstance(value, dict) and "code" in value), {}
         )
-        wrong = _coupon_error(given)
+        wrong = _coupon_error(given, kind)
         if wrong is None and given["code"].upper() in self.coupons:
             wrong = ("code", "Code must be unique. Please try a different code.", "TAKEN")
         if wrong is not None:
-            error = {"field": ["basicCodeDiscount", wrong[0]], "message": wrong[1], "code": wrong[2], "extraInfo": None}
+            error = {"field": [argument, wrong[0]], "message": wrong[1], "code": wrong[2], "extraInfo": None}
             return {"codeDiscountNode": None, "userErrors": [error]}
         node_id = f"gid://shopify/DiscountCodeNode/{1_000_000 + len(self.coupons)}"
-        percent = round(float(given["customerGets"]["value"]["percentage"]) * 100, 6)
-        coupon = Coupon(given["code"], node_id, percent, given["title"], given.get("startsAt"), given.get("endsAt"))
+        value = (given.get("customerGets") or {}).get("value") or {}
+        coupon = Coupon(
+            given["code"], node_id, round(float(value.get("percentage") or 0) * 100, 6), given["title"],
+            given.get("startsAt"), given.get("endsAt"), kind, (value.get("discountAmount") or {}).get("amount"),
+            given.get("usageLimit"),
+        )  # fmt: skip
         self.coupons[coupon.code.upper()] = coupon
         return {"codeDiscountNode": _node(coupon), "userErrors": []}
+
+    def _deactivate(self, node_id: str) -> dict[str, Any]:
+        for code, coupon in self.coupons.items():
+            if coupon.node_id == node_id:
+                self.coupons[code] = replace(coupon, ends_at=coupon.starts_at)
+                return {"codeDiscountNode": _node(self.coupons[code]), "userErrors": []}
+        error = {"field": ["id"], "message": "Code discount does not exist.", "code": "INVALID", "extraInfo": None}
+        return {"codeDiscountNode": None, "userErrors": [error]}
 
     # --- steering
 
@@ -263,29 +281,50 @@ def _message(mail: dict[str, Any], part: dict[str, Any], to: str, number: int) -
     )
 
 
-def _coupon_error(given: dict[str, Any]) -> tuple[str, str, str] | None:
+_CREATING = {
+    "discountCodeBasicCreate": ("basicCodeDiscount", "DiscountCodeBasic"),
+    "discountCodeFreeShippingCreate": ("freeShippingCodeDiscount", "DiscountCodeFreeShipping"),
+    "discountCodeBxgyCreate": ("bxgyCodeDiscount", "DiscountCodeBxgy"),
+}
+"""Mutation -> its argument, and the type of what it makes."""
+
+
+def _coupon_error(given: dict[str, Any], kind: str) -> tuple[str, str, str] | None:
     for name in ("title", "code", "startsAt"):
         if not given.get(name):
             return name, f"{name} can't be blank", "BLANK"
     if not (given.get("context") or given.get("customerSelection")):
         return "context", "context can't be blank", "BLANK"
-    percentage = ((given.get("customerGets") or {}).get("value") or {}).get("percentage")
+    value = (given.get("customerGets") or {}).get("value") or {}
+    if kind == "DiscountCodeBxgy":
+        return None if value.get("discountOnQuantity") else ("customerGets", "Value can't be blank", "BLANK")
+    if kind == "DiscountCodeFreeShipping":
+        return None if given.get("destination") else ("destination", "Destination can't be blank", "BLANK")
+    if "discountAmount" in value:
+        amount = (value["discountAmount"] or {}).get("amount")
+        return None if amount else ("customerGets", "Value must be less than 0", "LESS_THAN")
+    percentage = value.get("percentage")
     if not isinstance(percentage, int | float) or not 0 < percentage <= 1:
         return "customerGets", "Value must be between 0.0 and 1.0", "VALUE_OUTSIDE_RANGE"
     return None
 
 
 def _node(coupon: Coupon) -> dict[str, Any]:
+    value: dict[str, Any] = {"__typename": "DiscountPercentage", "percentage": coupon.percent / 100}
+    if coupon.amount is not None:
+        value = {"__typename": "DiscountAmount", "amount": {"amount": coupon.amount}}
     return {
         "id": coupon.node_id,
         "codeDiscount": {
-            "__typename": "DiscountCodeBasic",
+            "__typename": coupon.kind,
             "title": coupon.title,
             "status": "ACTIVE",
             "startsAt": coupon.starts_at,
             "endsAt": coupon.ends_at,
             "codes": {"nodes": [{"code": coupon.code}], "edges": [{"node": {"code": coupon.code}}]},
-            "customerGets": {"value": {"__typename": "DiscountPercentage", "percentage": coupon.percent / 100}},
+            "usageLimit": coupon.usage_limit,
+            "asyncUsageCount": 0,
+            **({"customerGets": {"value": value}} if coupon.kind == "DiscountCodeBasic" else {}),
         },
     }
 

@@ -6,9 +6,10 @@ raises for what a provider answers, and never keeps state of its own: the execut
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 Capability = Literal["keyed", "queryable", "opaque"]
@@ -83,3 +84,61 @@ class Channel(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewDiscount:
+    """A discount at a shop system. `terms`: of `rules.offer.TERMS`, money in units of the shop's currency. Instants are
+    UTC in shop time; `ends_at` None: never. `customer`: the shop's id of the only one it is for."""
+
+    title: str
+    code: str
+    terms: Mapping[str, Any]
+    starts_at: datetime
+    ends_at: datetime | None
+    customer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a batch of codes: those that are there now, and by code why another is not."""
+
+    is_done: bool
+    made: Sequence[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Codes(Protocol):
+    """A channel whose shop system keeps discounts with many codes, and takes back what was given.
+
+    Each call raises the kit's errors: Rejected (refused for good), Retryable (not done), Denied (token or scope), or
+    another AgentError when it may have been done. All may be called again: twice is once.
+    """
+
+    name: str
+
+    def make_discount(self, wanted: NewDiscount) -> str:
+        """The shop's id of the discount, made now or by an earlier call. Rejected with code 'taken': the code is
+        somebody else's."""
+        ...
+
+    def discount_of(self, code: str) -> str | None:
+        """The id of the discount that a code belongs to."""
+        ...
+
+    def add_codes(self, discount_ref: str, codes: Sequence[str]) -> str:
+        """Ask for up to 250 codes; returns the id of the job that makes them."""
+        ...
+
+    def added(self, batch_ref: str) -> Added | None:
+        """None: there is no such job any more."""
+        ...
+
+    def deactivate(self, discount_ref: str) -> int:
+        """No code of it can be used from now on. Returns how often they were, as far as the shop has counted."""
+        ...
+
+    def drop_code(self, discount_ref: str, code: str) -> int:
+        """One of its codes cannot be used any more. Returns how often it was."""
+        ...

@@ -19,8 +19,11 @@ from sqlalchemy.orm import Session
 from operation_agent.store import outbox
 from operation_agent.store.shops import Shop
 
-from . import budget
+from . import budget, coupon_codes
 from .catalogue import CHANNELS, ChannelKind
+from .claimed import Claimed as Claimed
+from .coupon_codes import Settled
+from .marking import mark_sent
 from .rendering import Person
 from .situations import Known, address_of, moment_of
 from .states import TERMINAL, Core, Happening, State, after, money
@@ -60,28 +63,9 @@ ORDER BY a.due_at, a.dedupe_key LIMIT :limit FOR UPDATE OF a SKIP LOCKED
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """An action that is ours to send until `lease_until`. `moment` is shop time."""
-
-    id: UUID
-    fence: int
-    attempt: int
-    type: str
-    dedupe_key: str
-    parameters: dict[str, Any]
-    person: Person
-    address: str | None
-    moment: datetime
-    coupon: dict[str, Any]
-    cost_minor: int
-    maybe_sent: bool
-    lease_until: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
-    """`claimed` are to be sent; `ended` are the trapped, suppressed and cancelled that were settled right here;
-    `postponed` fell into quiet hours and are due again after them."""
+    """`claimed` are to be sent; `ended` are the trapped, suppressed and cancelled that were settled right here, and the
+    coupons whose code was there already; `postponed` fell into quiet hours, or have to wait for a code."""
 
     claimed: list[Claimed] = field(default_factory=list)
     ended: int = 0
@@ -116,10 +100,16 @@ def claim(session: Session, shop: Shop, channel: str, *, limit: int, at: datetim
             postponed.append((row.id, known.due_again(row)))
         else:
             ends.append(_end(row, verdict.happening, verdict.reason, moment))
-    _write_claims(session, shop.id, claimed, at, lease)
+    settled = coupon_codes.settle(session, shop, claimed) if channel == "coupon" else Settled(claimed)
+    refused = dict(settled.refused)
+    ends += [_end(row, "failed", refused[row.id], now) for row in rows if row.id in refused]
+    _write_claims(session, shop.id, settled.calling, at, lease)
     _write_postponed(session, shop.id, postponed)
-    _write_ends(session, shop.id, ends, at)
-    return Claim(claimed, len(ends), len(postponed))
+    coupon_codes.write_waiting(session, shop.id, settled.waiting, at=at)
+    given = mark_sent(session, shop, "", "sent", settled.given)
+    _write_ends(session, shop.id, ends, at, given=given, again=settled.again)
+    outbox.ring(session, shop.id, [(coupon_codes.FILL, str(pool)) for pool in settled.low], at=at)
+    return Claim(settled.calling, len(ends) + len(given), len(postponed) + len(settled.waiting))
 
 
 def _claimed(kind: ChannelKind, row: Row[Any], person: Person, moment: datetime, until: datetime) -> Claimed:
@@ -199,24 +189,29 @@ WHERE a.shop_id = :shop AND a.id = r.id AND a.state = 'ready'
 """
 
 
-def _write_ends(session: Session, shop_id: UUID, ends: Sequence[_End], at: datetime) -> None:
-    """Settle those that are not sent: the held out in the trap, the rest with their reason and their money back."""
-    if not ends:
+def _write_ends(
+    session: Session, shop_id: UUID, ends: Sequence[_End], at: datetime, *, given: Sequence[UUID], again: Sequence[UUID]
+) -> None:
+    """Settle those that are not sent: the held out in the trap, the rest with their reason and their money back. And
+    those that were `given` a code here: one that was told `again` was paid for when it was first given."""
+    if not ends and not given:
         return
     ids = [one.id for one in ends]
-    session.execute(
-        text(_END),
-        {
-            "shop": shop_id,
-            "ids": ids,
-            "states": [one.state for one in ends],
-            "reasons": [one.reason for one in ends],
-            "sent": [one.sent_at for one in ends],
-        },
-    )
+    if ends:
+        session.execute(
+            text(_END),
+            {
+                "shop": shop_id,
+                "ids": ids,
+                "states": [one.state for one in ends],
+                "reasons": [one.reason for one in ends],
+                "sent": [one.sent_at for one in ends],
+            },
+        )
     released = [one.id for one in ends if money(one.state) is not None]
-    budget.finish(session, shop_id, release=released, at=at)
-    wake_followers(session, shop_id, ids, at=at)
+    paid = set(given) - set(again)
+    budget.finish(session, shop_id, commit=[one for one in given if one in paid], release=[*released, *again], at=at)
+    wake_followers(session, shop_id, [*ids, *given], at=at)
 
 
 def wake_followers(session: Session, shop_id: UUID, action_ids: Sequence[UUID], *, at: datetime) -> None:

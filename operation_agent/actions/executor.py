@@ -164,7 +164,7 @@ class Executor:
 
 def sender_of(shop: Shop, links: Links) -> Sender:
     language = str(shop.settings.get("language", "en"))
-    return Sender(shop.id, shop.slug, shop.name, shop.time_zone, shop.seed, language, links)
+    return Sender(shop.id, shop.slug, shop.name, shop.time_zone, shop.seed, language, links, shop.currency)
 
 
 def delivery_of(sender: Sender, claimed: Claimed, timeout: timedelta) -> Delivery:
@@ -182,11 +182,15 @@ def delivery_of(sender: Sender, claimed: Claimed, timeout: timedelta) -> Deliver
 
 
 def complete(outcome: Outcome, claimed: Claimed, delivery: Delivery) -> Outcome:
-    """A coupon's result is what was asked for, whatever the provider repeats of it: its row is made from that."""
+    """A coupon's result is what was asked for, whatever the provider repeats of it: its row is made from that. When one
+    that was there already ends is for the provider to say."""
     if claimed.type != "coupon" or not isinstance(outcome, Sent):
         return outcome
-    asked = {name: delivery.parameters[name] for name in ("code", "percent", "expires_at")}
-    return Sent(outcome.provider_ref, {**outcome.result, **asked})
+    asked = {name: delivery.parameters[name] for name in _ASKED if name in delivery.parameters}
+    return Sent(outcome.provider_ref, {**asked, **outcome.result, "code": asked["code"]})
+
+
+_ASKED = ("code", "percent", "terms", "expires_at")
 
 
 def _in_batches(futures: set[Future[Result]]) -> Iterator[list[Result]]:

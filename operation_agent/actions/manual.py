@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from operation_agent.kit.errors import Conflict, NotFound
 from operation_agent.store import audit, outbox
 from operation_agent.store.shops import Shop
+from rules import offer
 
 from . import budget
 from .claiming import TOPIC, wake_followers
@@ -49,17 +50,18 @@ def resolve(
 ) -> str:
     """Settle an action whose outcome is unknown by what a person found out; returns its new state.
 
-    `sent`: it was done, and everything that follows from that happens; `result` adds what the provider made of it
-    (a coupon's `code`, `percent`, `expires_at`). `not_sent`: it was not, and it will be tried again. `at` is system
-    time. Raises NotFound, or Conflict when its outcome is known or, for a coupon, not complete.
+    `sent`: it was done, and everything that follows from that happens; `result` adds what the provider made of it (a
+    coupon's `code` and `expires_at`, and `percent` where it is another than asked for). `not_sent`: it was not, and it
+    will be tried again. `at` is system time. Raises NotFound, or Conflict when its outcome is known or, for a coupon,
+    not complete.
     """
     row = _locked(session, shop.id, action_id)
     if row.state not in _UNSETTLED:
         raise Conflict(f"this action is {row.state}: only one that is unknown or parked can be resolved", code="state")
     if finding == "sent":
         known = {**row.result, **result}
-        if row.channel == "coupon" and not {"code", "percent", "expires_at"} <= known.keys():
-            raise Conflict("say which coupon it became: code, percent and expires_at", where="coupon")
+        if row.channel == "coupon":
+            known = _coupon(row.parameters, known)
         sent_at = row.claimed_at or moment_of(shop, row.due_at, at + shop.clock_offset)
         proof = Proof(action_id, None, row.provider_ref, known, sent_at, row.called_at)
         settle_sent(session, shop, row.provider or "person", "found", [proof], at=at)
@@ -68,6 +70,18 @@ def resolve(
     target = after(_core(row), "found" if finding == "sent" else "absent").state
     _record(session, shop.id, row, "action.resolved", target, actor=actor, at=at)
     return target
+
+
+def _coupon(parameters: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """What the coupon that a person found is worth: as it was asked for, or in the percent that they name."""
+    if not {"code", "expires_at"} <= known.keys():
+        raise Conflict("say which coupon it became: code and expires_at", where="coupon")
+    terms = offer.terms_of(parameters)
+    percent = known.get("percent", terms.get("percent"))
+    if percent is None:
+        return {**known, "terms": terms}
+    percent = float(percent)
+    return {**known, "percent": percent, "terms": {**terms, "percent": percent} if "percent" in terms else terms}
 
 
 def _locked(session: Session, shop_id: UUID, action_id: UUID) -> Row[Any]:

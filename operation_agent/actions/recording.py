@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -21,6 +20,8 @@ from operation_agent.store.shops import Shop
 from . import budget
 from .channel import NotSent, Outcome, Sent, Unknown
 from .claiming import Claimed, wake_followers
+from .marking import Proof as Proof
+from .marking import mark_sent as mark_sent
 from .states import Core, Happening, after, sources
 
 MOST_ATTEMPTS = 8
@@ -74,31 +75,6 @@ def _proofs(results: Sequence[Result]) -> list[Proof]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """That an action was done: `sent_at` is shop time, `called_at` system time; `fence` None matches any claim."""
-
-    action_id: UUID
-    fence: int | None
-    provider_ref: str | None
-    result: dict
-    sent_at: datetime
-    called_at: datetime | None
-
-
-_SENT = """
-UPDATE actions a SET state = 'sent', reason = NULL, provider = :provider,
-  provider_ref = COALESCE(r.provider_ref, a.provider_ref), result = CAST(r.result AS jsonb), sent_at = r.sent_at,
-  called_at = COALESCE(a.called_at, r.called_at), lease_until = NULL, retry_at = NULL
-FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS bigint[]), CAST(:refs AS text[]), CAST(:results AS text[]),
-  CAST(:sent AS timestamptz[]), CAST(:called AS timestamptz[]))
-  AS r (id, fence, provider_ref, result, sent_at, called_at)
-WHERE a.shop_id = :shop AND a.id = r.id AND a.fence = COALESCE(r.fence, a.fence) AND a.state = ANY(:sources)
-  AND NOT a.held_out
-RETURNING a.id, a.customer_id, a.channel, a.cost_minor, a.sent_at, a.result
-"""
-
-
 def settle_sent(
     session: Session, shop: Shop, provider: str, happening: Happening, proofs: Sequence[Proof], *, at: datetime
 ) -> int:
@@ -115,54 +91,6 @@ def close(session: Session, shop_id: UUID, *, sent: Sequence[UUID], failed: Sequ
     """
     budget.finish(session, shop_id, commit=sent, release=failed, at=at)
     wake_followers(session, shop_id, [*sent, *failed], at=at)
-
-
-def mark_sent(session: Session, shop: Shop, provider: str, happening: Happening, proofs: Sequence[Proof]) -> list[UUID]:
-    """These were done: their state, cost and coupon. Returns those not known as sent before; `close` them."""
-    if not proofs:
-        return []
-    done = session.execute(
-        text(_SENT),
-        {
-            "shop": shop.id,
-            "provider": provider,
-            "sources": list(sources(happening)),
-            "ids": [one.action_id for one in proofs],
-            "fences": [one.fence for one in proofs],
-            "refs": [one.provider_ref for one in proofs],
-            "results": [orjson.dumps(one.result).decode() for one in proofs],
-            "sent": [one.sent_at for one in proofs],
-            "called": [one.called_at for one in proofs],
-        },
-    ).all()
-    ids = [row.id for row in done]
-    _write_costs(session, shop, ids)
-    _write_coupons(session, shop.id, [row.id for row in done if row.channel == "coupon"])
-    return ids
-
-
-def _write_costs(session: Session, shop: Shop, action_ids: Sequence[UUID]) -> None:
-    session.execute(
-        text(
-            "INSERT INTO ledger (shop_id, kind, source_id, customer_id, amount_minor, currency, occurred_at)"
-            " SELECT shop_id, 'message_cost', id::text, customer_id, -cost_minor, :currency, sent_at FROM actions"
-            " WHERE shop_id = :shop AND id = ANY(:ids) AND cost_minor > 0 ON CONFLICT DO NOTHING"
-        ),
-        {"shop": shop.id, "ids": list(action_ids), "currency": shop.currency},
-    )
-
-
-def _write_coupons(session: Session, shop_id: UUID, action_ids: Sequence[UUID]) -> None:
-    if action_ids:
-        session.execute(
-            text(
-                "INSERT INTO coupons (shop_id, action_id, customer_id, code, percent, issued_at, expires_at)"
-                " SELECT shop_id, id, customer_id, result ->> 'code', (result ->> 'percent')::numeric, sent_at,"
-                " (result ->> 'expires_at')::timestamptz FROM actions WHERE shop_id = :shop AND id = ANY(:ids)"
-                " ON CONFLICT DO NOTHING"
-            ),
-            {"shop": shop_id, "ids": list(action_ids)},
-        )
 
 
 _REFUSED = """

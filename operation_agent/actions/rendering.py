@@ -1,7 +1,8 @@
 """What exactly is sent: texts rendered at delivery time, coupon codes derived from the dedupe key.
 
-A coupon's code follows from the shop's seed and the action's dedupe key: a repeated attempt asks for the same code.
-The variables are those of `rules.text.VARIABLES`.
+A coupon's code follows from the shop's seed and the action's dedupe key: a repeated attempt asks for the same code. One
+that was settled when the action was taken (`coupon_codes`) stands in the parameters. The variables are those of
+`rules.text.VARIABLES`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from liquid.exceptions import LiquidError
 
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.ids import digest_id
-from rules import duration, text
+from rules import duration, offer, text
+from rules.tree import LANGUAGES
 
 from .unsubscribe import Links
 
 _CODE_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U to misread
 _CODE_LENGTH = 10
 _SUBJECT_LIMIT = 200
-DEFAULT_EXPIRY = "P14D"
+DEFAULT_EXPIRY = offer.DEFAULT_EXPIRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Person:
     last_name: str | None
     locale: str | None
     time_zone: str | None = None
+    shopify_id: str | None = None
+    random_key: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What of a shop goes into its messages. `language` is for recipients without a locale."""
+    """What of a shop goes into its messages. `language` is for recipients without a locale; `currency` that of the
+    amounts it gives."""
 
     shop_id: UUID
     slug: str
@@ -65,6 +70,7 @@ class Sender:
     seed: str
     language: str
     links: Links
+    currency: str | None = None
 
 
 def render(sender: Sender, job: Job) -> dict[str, Any]:
@@ -78,26 +84,41 @@ def render(sender: Sender, job: Job) -> dict[str, Any]:
         raise Rejected(f"the text cannot be rendered: {str(error)[:200]}", code="template") from None
 
 
-def coupon_code(seed: str, dedupe_key: str) -> str:
-    """Ten letters of Crockford's base 32: 50 bits of SHA-256(seed, dedupe key)."""
-    number = digest_id(seed, "coupon", dedupe_key).int
+def coupon_code(seed: str, *parts: str) -> str:
+    """Ten letters of Crockford's base 32: 50 bits of SHA-256(seed, parts). Of one action `parts` are its dedupe key."""
+    number = digest_id(seed, "coupon", *parts).int
     return "".join(_CODE_LETTERS[(number >> (5 * place)) & 31] for place in range(_CODE_LENGTH))
 
 
 def _context(sender: Sender, job: Job) -> dict[str, Any]:
-    coupon = dict(job.coupon)
-    if "expires_at" in coupon:
-        ends = datetime.fromisoformat(coupon["expires_at"]).astimezone(ZoneInfo(sender.time_zone))
-        coupon["expires_at"] = ends.date().isoformat()
-    if "percent" in coupon:
-        coupon["percent"] = f"{coupon['percent']:g}"
     return {
         "customer": {"first_name": job.person.first_name},
         "shop": {"name": sender.name},
-        "coupon": coupon,
+        "coupon": _told(sender, job),
         "product": job.parameters.get("product") or {},
         "unsubscribe_url": sender.links.unsubscribe(sender.shop_id, job.action_id),
     }
+
+
+def _told(sender: Sender, job: Job) -> dict[str, Any]:
+    """What a text may say of the coupon before it."""
+    coupon = job.coupon
+    if not coupon:
+        return {}
+    found: dict[str, Any] = {"code": coupon.get("code")}
+    if "expires_at" in coupon:
+        ends = datetime.fromisoformat(coupon["expires_at"]).astimezone(ZoneInfo(sender.time_zone))
+        found["expires_at"] = ends.date().isoformat()
+    terms = coupon.get("terms") or {name: float(coupon[name]) for name in ("percent",) if name in coupon}
+    if "percent" in terms:
+        found["percent"] = f"{float(terms['percent']):g}"
+    if "amount" in terms:
+        found["amount"] = offer.priced(terms["amount"], sender.currency)
+    if terms:
+        language = (job.person.locale or sender.language).replace("_", "-").split("-")[0].lower()
+        known = language if language in LANGUAGES else sender.language
+        found["description"] = offer.described(terms, known, sender.currency)
+    return found
 
 
 def _email(sender: Sender, job: Job) -> dict[str, Any]:
@@ -117,12 +138,19 @@ def _email(sender: Sender, job: Job) -> dict[str, Any]:
 
 
 def _coupon(sender: Sender, job: Job) -> dict[str, Any]:
-    lasts = duration.parse(job.parameters.get("expires_in") or DEFAULT_EXPIRY)
+    """Raises Rejected for a code that is for one customer alone whom the shop does not know."""
+    given = job.parameters
+    terms = offer.terms_of(given)
+    if terms.get("eligible") == "customer" and job.person.shopify_id is None:
+        raise Rejected("the code is for this customer alone, and the shop has no account of theirs", code="eligible")
+    lasts = duration.parse(given.get("expires_in") or DEFAULT_EXPIRY)
     return {
-        "code": coupon_code(sender.seed, job.dedupe_key),
-        "percent": float(job.parameters["percent"]),
+        "code": given.get("code") or coupon_code(sender.seed, job.dedupe_key),
+        **({"percent": float(given["percent"])} if "percent" in given else {}),
+        "terms": terms,
         "starts_at": job.at.isoformat(),
         "expires_at": (job.at + lasts).isoformat(),
+        **({"customer": job.person.shopify_id} if terms.get("eligible") == "customer" else {}),
     }
 
 

@@ -164,7 +164,8 @@ WITH RECURSIVE chain AS (
     SELECT * FROM customers c WHERE c.shop_id = :shop AND c.id = chain.merged_into LIMIT 1) c
   WHERE chain.merged_into IS NOT NULL AND chain.depth < 100
 )
-SELECT chain.asked, c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.time_zone
+SELECT chain.asked, c.id, c.external_id, c.email, c.phone, c.first_name, c.last_name, c.locale, c.time_zone,
+  c.shopify_id, c.random_key
 FROM chain CROSS JOIN LATERAL (SELECT * FROM customers c WHERE c.shop_id = :shop AND c.id = chain.id LIMIT 1) c
 WHERE chain.merged_into IS NULL
 """
@@ -175,8 +176,17 @@ def people_of(session: Session, shop_id: UUID, ids: set[UUID]) -> dict[UUID, Per
     rows = session.execute(text(_PEOPLE), {"shop": shop_id, "ids": list(ids)})
     return {
         row.asked: Person(
-            row.id, row.external_id, row.email, row.phone, row.first_name, row.last_name, row.locale, row.time_zone
-        )
+            row.id,
+            row.external_id,
+            row.email,
+            row.phone,
+            row.first_name,
+            row.last_name,
+            row.locale,
+            row.time_zone,
+            row.shopify_id,
+            row.random_key,
+        )  # fmt: skip
         for row in rows
     }
 

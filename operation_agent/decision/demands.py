@@ -89,7 +89,16 @@ class Demands:
 
     def coupons_from(self, arm: int, at: float, strategy_id: UUID) -> list[Coupon]:
         """The coupons that an arm will give when it begins at `at` (seconds since 1970)."""
-        return [Coupon(at + one.offset, at + one.offset + use, strategy_id) for one, use in self.coupons[arm]]
+        return [
+            Coupon(at + one.offset, at + one.offset + use, strategy_id, one.placed.step.parameters.get("offer"))
+            for one, use in self.coupons[arm]
+        ]
+
+    @property
+    def offer(self) -> str | None:
+        """What every coupon of every arm is of, where that is one offer; None otherwise."""
+        named = {one.placed.step.parameters.get("offer") for listed in self.coupons for one, _ in listed}
+        return named.pop() if len(named) == 1 else None
 
     def due(self, arm: int, one: Timed, at: datetime, zone: str, properties: Mapping[str, Any]) -> float:
         """When an action is due, as far as can be told now; in seconds since 1970."""

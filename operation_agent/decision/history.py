@@ -53,11 +53,13 @@ class Message(NamedTuple):
 
 
 class Coupon(NamedTuple):
-    """`until`: when it stops being of use; None once it is redeemed. `strategy_id`: whose it is."""
+    """`until`: when it stops being of use; None once it is redeemed or taken back. `strategy_id`: whose it is.
+    `offer`: for as long as it is of use, another one of the same offer is this very code."""
 
     at: float
     until: float | None
     strategy_id: UUID | None = None
+    offer: str | None = None
 
 
 class Belonging(NamedTuple):

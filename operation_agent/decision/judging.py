@@ -95,7 +95,7 @@ class Judge:
         if not times:
             return {}
         limits = {"limits": wanted.coupon_limits, "stacking": wanted.stacking}
-        return {"coupon": {**limits, "due": times, "coupons": [one[:2] for one in past.coupons]}}
+        return {"coupon": {**limits, "due": times, "coupons": _others(past, wanted.offer, min(times))}}
 
     def _quiet_hours(self, one: Prepared, row: int) -> dict[str, Given]:
         wanted, zone, trigger = one.wanted, self.cast.zone_of(row), self.cast.triggers[row]
@@ -134,6 +134,13 @@ def _reach(wanted: Demands, person: Person) -> dict[str, Given]:
         states = dict(person.consents)
         found["consent"] = {f"{channel}/{topic}": states.get((channel, topic)) for channel, topic in wanted.topics}
     return found
+
+
+def _others(past: Past, offer: str | None, due: float) -> list[tuple[float, float | None]]:
+    """Coupons that another one would come beside. Of the same offer it would be the code that is out already."""
+    return [
+        one[:2] for one in past.coupons if offer is None or one.offer != offer or one.until is None or one.until <= due
+    ]
 
 
 def _entered(one: Prepared, position: int, entries: Mapping[str, float], at: float) -> Given:

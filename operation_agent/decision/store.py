@@ -169,7 +169,7 @@ class _Reading:
         for row in rows:
             past = self.past_of(row.customer_id)
             if row.type == "coupon":
-                past.coupons.append(Coupon(row.moment, row.until, row.strategy_id))
+                past.coupons.append(Coupon(row.moment, row.until, row.strategy_id, row.offer))
             else:
                 past.messages.append(Message(row.moment, row.channel, row.strategy_id, tuple(row.tags)))
 
@@ -272,20 +272,23 @@ def _people_statement(topics: Sequence[tuple[str, str]], channels: Sequence[str]
     return statement, values
 
 
-# a message counts from when it went; one that is still to go, from when it is due
+# a message counts from when it went; one that is still to go, from when it is due. A code told again is no new coupon
 _ACTIONS = """
-SELECT a.customer_id, a.type, a.channel, a.strategy_id, a.tags,
+SELECT a.customer_id, a.type, a.channel, a.strategy_id, a.tags, a.parameters ->> 'offer' AS offer,
   extract(epoch FROM COALESCE(a.sent_at, a.claimed_at, a.due_at))::float8 AS moment,
-  CASE WHEN a.type = 'coupon' AND c.redeemed_at IS NULL THEN extract(epoch FROM COALESCE(c.expires_at,
-    COALESCE(a.sent_at, a.claimed_at, a.due_at) + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval))::float8
+  CASE WHEN a.type = 'coupon' AND c.redeemed_at IS NULL AND c.deactivated_at IS NULL
+    THEN extract(epoch FROM COALESCE(c.expires_at, COALESCE(a.sent_at, a.claimed_at, a.due_at)
+      + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval))::float8
   END AS until
 FROM actions a LEFT JOIN coupons c ON c.shop_id = :shop AND c.action_id = a.id AND a.type = 'coupon'
 WHERE a.shop_id = :shop AND a.customer_id = ANY(:customers) AND a.state = ANY(:states)
   AND ((a.counted AND a.topic = 'marketing' AND a.channel = ANY(CAST(:channels AS text[]))
         AND COALESCE(a.sent_at, a.claimed_at, a.due_at) > :since)
-    OR (:gives AND a.type = 'coupon' AND (COALESCE(a.sent_at, a.claimed_at, a.due_at) > :given_since
-        OR (c.redeemed_at IS NULL AND COALESCE(c.expires_at, COALESCE(a.sent_at, a.claimed_at, a.due_at)
-            + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval) > :earliest))))
+    OR (:gives AND a.type = 'coupon' AND NOT a.result ? 'first_action'
+        AND (COALESCE(a.sent_at, a.claimed_at, a.due_at) > :given_since
+        OR (c.redeemed_at IS NULL AND c.deactivated_at IS NULL
+            AND COALESCE(c.expires_at, COALESCE(a.sent_at, a.claimed_at, a.due_at)
+              + COALESCE(a.parameters ->> 'expires_in', 'P14D')::interval) > :earliest))))
 """
 
 # a customer is in a strategy of the group while a step is to come there, and for a while after it entered

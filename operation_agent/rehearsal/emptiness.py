@@ -21,7 +21,7 @@ _MARK = re.compile(f"{_OPEN}(\\d+){_SHUT}(.*?){_OPEN}/{_SHUT}", re.DOTALL)
 _FULL: dict[str, Any] = {
     "customer": {"first_name": "x"},
     "shop": {"name": "x"},
-    "coupon": {"code": "x", "percent": "x", "expires_at": "2026-01-01"},
+    "coupon": {"code": "x", "percent": "x", "amount": "x", "description": "x", "expires_at": "2026-01-01"},
     "product": {"id": "x"},
     "unsubscribe_url": "x",
 }

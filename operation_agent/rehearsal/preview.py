@@ -16,7 +16,7 @@ from operation_agent.actions.rendering import DEFAULT_EXPIRY, Job, Person, Sende
 from operation_agent.actions.segments import Manner, product_of
 from operation_agent.actions.unsubscribe import PATH, Links
 from operation_agent.kit.errors import Rejected
-from rules import duration, program
+from rules import duration, offer, program
 from rules.program import Arm, Branch, Due, Placed, Wait
 
 SAMPLE_CODE = "SAMPLE2345"
@@ -123,8 +123,11 @@ class Viewer:
 
     def _coupon(self, placed: Placed, at: datetime) -> dict[str, Any]:
         lasts = duration.parse(placed.step.parameters.get("expires_in") or DEFAULT_EXPIRY)
-        percent = float(placed.step.parameters["percent"])
-        return {"code": SAMPLE_CODE, "percent": percent, "expires_at": (at + lasts).isoformat()}
+        given = placed.step.parameters
+        percent = {"percent": float(given["percent"])} if "percent" in given else {}
+        return {
+            "code": SAMPLE_CODE, **percent, "terms": offer.terms_of(given), "expires_at": (at + lasts).isoformat()
+        }  # fmt: skip
 
 
 def language_of(locale: str | None, texts: Mapping[str, Any], fallback: str) -> str:

@@ -115,7 +115,7 @@ class ArmPlan:
 
 def forecast(arms: Iterable[ArmPlan], *, customers: float, order_minor: float, margin_rate: float) -> Prediction:
     """Over `customers` treated, each arm its share. Profit = increment · order · margin - redemption · (order · percent
-    + fixed) - messages. Only the increment is uncertain here; arms of one template err together: their errors add up."""
+    + fixed) - messages. Only the increment is uncertain here; arms of one template err together: errors add up."""
     orders = profit = spend = liability = deviation = 0.0
     evidence = 0
     for arm in arms:

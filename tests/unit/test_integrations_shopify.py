@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import hmac
-import re
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import orjson
 import pytest
@@ -17,8 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.shopify import webhook
-from integrations.shopify.channel import CREATE, FIND, ShopifyConfig, discount
-from operation_agent.actions.channel import Delivery
 from operation_agent.kit.errors import Rejected
 
 pytestmark = pytest.mark.unit
@@ -194,49 +189,3 @@ def test_a_body_that_shopify_would_not_send_is_refused_by_name(body, where):
     with pytest.raises(Rejected) as refused:
         webhook.parse(webhook.Envelope("orders/paid"), body, currency="USD", now=NOW, received_at=NOW)
     assert refused.value.where == where
-
-
-COUPON = Delivery(
-    UUID(int=1), "key", None,
-    {"code": "ABCDEFGHJK", "percent": 12.5, "starts_at": "2026-01-01T00:00:00+00:00",
-     "expires_at": "2026-01-15T00:00:00+00:00"},
-)  # fmt: skip
-
-
-def test_a_coupon_is_a_share_off_once():
-    made = discount(ShopifyConfig.read({}), COUPON)
-    assert made["customerGets"] == {"value": {"percentage": 0.125}, "items": {"all": True}}
-    assert (made["code"], made["usageLimit"], made["appliesOncePerCustomer"]) == ("ABCDEFGHJK", 1, True)
-
-
-def test_what_is_asked_for_exists_in_shopifys_schema():
-    """Field names against the SDL, by hand: a GraphQL library is no dependency of ours."""
-    path = CONTRACTS / "admin_2026-07.graphql.gz"
-    if not path.exists():
-        pytest.skip("../shared/contracts is not here")
-    schema = re.sub(r'"""[\s\S]*?"""', "", gzip.decompress(path.read_bytes()).decode())
-
-    def fields(kind: str, name: str) -> str:
-        found = re.search(rf"^{kind} {name}\b[^{{]*{{([\s\S]*?)^}}", schema, re.MULTILINE)
-        assert found, name
-        return found.group(1)
-
-    def has(body: str, field: str) -> bool:
-        return re.search(rf"^  {field}\b", body, re.MULTILINE) is not None
-
-    for name in discount(ShopifyConfig.read({}), COUPON):
-        assert has(fields("input", "DiscountCodeBasicInput"), name), name
-    assert has(fields("input", "DiscountContextInput"), "all: DiscountBuyerSelection")
-    assert "ALL" in fields("enum", "DiscountBuyerSelection")
-    assert has(fields("input", "DiscountCustomerGetsInput"), "items")
-    assert has(fields("input", "DiscountCustomerGetsValueInput"), "percentage: Float")
-    assert has(fields("input", "DiscountItemsInput"), "all: Boolean")
-    payload = fields("type", "DiscountCodeBasicCreatePayload")
-    assert has(payload, "codeDiscountNode: DiscountCodeNode")
-    assert has(payload, "userErrors")
-    for name in ("field", "code", "message"):
-        assert has(fields("type", "DiscountUserError"), name), name
-    assert re.search(r"codeDiscountNodeByCode\(\s*code: String!", schema)
-    assert "codeDiscountNodeByCode" in FIND
-    assert "discountCodeBasicCreate" in CREATE
-    assert "basicCodeDiscount: DiscountCodeBasicInput!" in schema

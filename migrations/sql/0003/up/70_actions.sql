@@ -31,7 +31,7 @@ ALTER TABLE coupons ALTER COLUMN percent DROP NOT NULL;
 CREATE INDEX coupons_by_offer ON coupons (shop_id, customer_id, offer) WHERE offer IS NOT NULL;
 CREATE INDEX coupons_recalled ON coupons (shop_id, action_id) WHERE recalled_at IS NOT NULL AND deactivated_at IS NULL;
 CREATE INDEX actions_by_offer ON actions (shop_id, customer_id, (parameters ->> 'offer'))
-  WHERE type = 'coupon' AND parameters ? 'offer' AND state IN ('sending', 'unknown', 'parked');
+  WHERE type = 'coupon' AND parameters ? 'offer' AND parameters ? 'code' AND state IN ('ready', 'sending', 'unknown', 'parked');
 
 -- A coupon that was taken back cannot cost anything: what was committed for it is there again.
 ALTER TABLE budget_entries DROP CONSTRAINT budget_entries_kind_check;
@@ -57,7 +57,7 @@ END $$;
 
 CREATE TABLE code_pools (                            -- codes made ahead, all of one discount at the shop
   shop_id uuid NOT NULL, id uuid NOT NULL, name text NOT NULL, terms jsonb NOT NULL,
-  discount_ref text,
+  vendor text NOT NULL, discount_ref text,
   size integer NOT NULL CHECK (size > 0),            -- free codes to have after a filling
   low_water integer NOT NULL CHECK (low_water >= 0 AND low_water <= size),
   state text NOT NULL CHECK (state IN ('asked', 'filling', 'ready', 'failed', 'closed')), error text,
