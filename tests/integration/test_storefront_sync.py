@@ -95,10 +95,8 @@ def test_refunds_and_parcels_come_with_their_orders(shop: Stage, shopify_peer: P
     shop.sync()
     shop.process()
     assert shop.scalar("SELECT refunded_minor FROM orders WHERE shop_id = :shop") == 500
-    (row,) = shop.run(
-        "SELECT source_order_id, shipment_status, tracking_numbers FROM fulfillments WHERE shop_id = :shop"
-    )
-    assert row == ("1", "delivered", ["1Z"])
+    rows = shop.run("SELECT source_order_id, shipment_status, tracking_numbers FROM fulfillments WHERE shop_id = :shop")
+    assert rows == [("1", "delivered", ["1Z"])]
     assert shop.sources("order.fulfilled") == ["order.fulfilled:1"]
 
 
@@ -112,8 +110,7 @@ def test_everything_a_shop_has_is_mirrored_from_its_own_exports(shop: Stage, sho
         },
         Customer={
             "id": 7001, "firstName": "Ann", "email": "ann@example.com", "createdAt": at, "tags": ["vip"],
-            "defaultEmailAddress": {"emailAddress": "ann@example.com", "marketingState": "SUBSCRIBED",
-                                    "marketingUpdatedAt": at},
+            "emailMarketingConsent": {"marketingState": "SUBSCRIBED", "consentUpdatedAt": at},
         },
     )  # fmt: skip
     for kind in ("products", "customers", "inventory", "collections", "discounts"):
@@ -263,7 +260,7 @@ def test_a_long_load_ends_its_task_and_goes_on_in_the_next(shop: Stage, shopify_
         assert rung == 1
         seen.append(shop.get(asked.id))
     assert [one.bytes_done for one in seen] == sorted({one.bytes_done for one in seen})
-    assert all(one.share is not None and 0 < one.share < 1 for one in seen)
+    assert all(one.share is not None and 0 < one.share <= 1 for one in seen)
     assert shop.get(asked.id).objects_done == 100
 
 
@@ -349,7 +346,7 @@ def test_one_sync_of_a_kind_at_a_time_and_since_when_it_asks(shop: Stage, shopif
     later = shop.ask(mode="incremental")
     assert later.since == started - sync.OVERLAP
     shop.task()
-    (call,) = [one for one in shopify_peer.calls("bulkOperationRunQuery")][1:]
+    call = shopify_peer.calls("bulkOperationRunQuery")[-1]
     assert f"updated_at:>='{later.since:%Y-%m-%dT%H:%M:%SZ}'" in call["variables"]["query"]
     assert shop.ask("customers", "first").since is None
 
