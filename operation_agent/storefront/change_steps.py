@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Engine, text
@@ -103,17 +104,29 @@ class Maker:
     def preview(self, change: Change) -> Outcome:
         preview = self.changes.preview(change.kind, change.parameters)
         before, after, warnings = dict(preview.before), dict(preview.after), list(preview.warnings)
-        waits = False
-        if change.kind == kinds.PRICES:
-            bound = price_bound.bound_of(self.shop.settings)
-            price_bound.check(before, after, bound)
-            waits = price_bound.needs_a_person(before, after, bound)
-            if waits and change.apply_asked:
-                warnings.append(f"it moves a price by more than half of the bound of {bound:.1%}: a person applies it")
+        waits = change.kind == kinds.PRICES and self._needs_a_person(change, before, after, warnings)
         values = {"before": before, "after": after, "warnings": warnings}
         if change.apply_asked and not waits:
             return Outcome("applying", values, wait=timedelta(0))
         return Outcome("previewed", values)
+
+    def _needs_a_person(
+        self, change: Change, before: dict[str, Any], after: dict[str, Any], warnings: list[str]
+    ) -> bool:
+        """Raises Rejected beyond the bound. Small steps that add up to more than it need a person too."""
+        bound = price_bound.bound_of(self.shop.settings)
+        price_bound.check(before, after, bound)
+        since = self.clock.now() - price_bound.MEMORY
+        with for_shop(self.engine, self.shop.id) as session:
+            first = price_bound.first_known(before, changes_since(session, self.shop.id, change.subject, since))
+        drift = price_bound.largest_move(first, after)
+        if drift > bound:
+            days = price_bound.MEMORY.days
+            warnings.append(f"with the changes of the last {days} days a price moves by {drift:.1%} in all")
+        waits = drift > bound or price_bound.needs_a_person(before, after, bound)
+        if waits and change.apply_asked:
+            warnings.append(f"it moves a price by more than half of the bound of {bound:.1%}: a person applies it")
+        return waits
 
     def apply(self, change: Change) -> Outcome:
         made = self.changes.apply(change.kind, change.parameters, change.before or {}, key=str(change.id))
@@ -166,6 +179,18 @@ def _applied(change: Change, made: Applied) -> Outcome:
         "why_no_undo": made.why_no_undo, "warnings": [*change.warnings, *made.warnings], "applied": True,
     }  # fmt: skip
     return Outcome("applied", values)
+
+
+def changes_since(session: Session, shop_id: UUID, subject: str, since: datetime) -> list[dict[str, Any]]:
+    """The values before each price change of a product that stands since then, the oldest first."""
+    rows = session.execute(
+        text(
+            "SELECT before FROM shop_changes WHERE shop_id = :shop AND subject = :subject AND kind = :kind"
+            " AND state = 'applied' AND applied_at > :since ORDER BY applied_at, id"
+        ),
+        {"shop": shop_id, "subject": subject, "kind": kinds.PRICES, "since": since},
+    )
+    return [row.before for row in rows]
 
 
 _CLAIM = text(f"""

@@ -152,8 +152,11 @@ def read(name: str, written: Mapping[str, Any], *, at: datetime) -> dict[str, An
         raise Rejected(
             f"{first['where']}: {first['reason']}", where=first["where"], errors=errors, status=422
         ) from None
-    for name in kind.filled_in:
-        made[name] = made.get(name) or at.replace(microsecond=0).isoformat()
+    for filled in kind.filled_in:
+        made[filled] = made.get(filled) or p.moment(at)
+        if made[filled] > p.moment(at):
+            where = f"parameters.{filled}"
+            raise Rejected(f"{where}: {made[filled]} is still to come", where=where, status=422)
     return made
 
 

@@ -5,6 +5,7 @@ Ids are the shop's own numbers as text (they may exceed 2^53). Amounts are decim
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,11 @@ def _storable(value: str) -> str:
     return value
 
 
+def moment(at: datetime) -> str:
+    """As parameters hold an instant: ISO 8601, UTC, whole seconds."""
+    return at.astimezone(UTC).replace(microsecond=0).isoformat()
+
+
 def _distinct(values: list[Any]) -> list[Any]:
     if len({str(value).casefold() for value in values}) != len(values):
         raise ValueError("the same value stands in it twice")
@@ -45,17 +51,22 @@ def _amount(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Line = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(_storable)]
 Prose = Annotated[Text, Field(max_length=5000)]
 Html = Annotated[Text, Field(max_length=100_000, description="HTML; the shop removes what it does not allow")]
 Id = Annotated[
     str, Field(pattern=r"^[0-9]{1,20}$", description="The shop's own id, without gid://…", examples=["7001"])
 ]
-Tag = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=r"^[^,]+$")]
+Tag = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=r"^[^,]+$"),
+    AfterValidator(_storable),
+]
 Tags = Annotated[list[Tag], Field(max_length=100), AfterValidator(_distinct)]
 Ids = Annotated[list[Id], Field(max_length=MOST_PRODUCTS), AfterValidator(_distinct)]
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$", description="Last part of its address")]
 Url = Annotated[Text, Field(max_length=2000, pattern=r"^(https://[^\s]+|/[^\s]*)$", examples=["/collections/sale"])]
+Moment = Annotated[AwareDatetime, PlainSerializer(lambda at: moment(at))]
 Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),
@@ -102,7 +113,7 @@ class ProductTags(_Tagging):
 class Metafield(Parameters):
     """`value` null removes it."""
 
-    namespace: str = Field("opagent", pattern=r"^[A-Za-z0-9_-]{2,255}$")
+    namespace: str = Field("opagent", pattern=r"^[A-Za-z0-9_-]{3,255}$")
     key: str = Field(pattern=r"^[A-Za-z0-9_-]{2,64}$", examples=["last_offer"])
     type: str = Field("single_line_text_field", pattern=r"^[a-z][a-z0-9_.]{1,63}$", examples=["json", "boolean"])
     value: Annotated[Text, Field(min_length=1, max_length=60_000)] | None = None
@@ -157,7 +168,7 @@ class Consent(Parameters):
     channel: Literal["email", "sms"]
     state: Literal["subscribed", "unsubscribed", "pending"]
     opt_in_level: Literal["single_opt_in", "confirmed_opt_in", "unknown"] = "single_opt_in"
-    consented_at: AwareDatetime | None = Field(None, description="When they said so; the moment of asking if left out")
+    consented_at: Moment | None = Field(None, description="When they said so; the moment of asking if left out")
 
     @model_validator(mode="after")
     def _confirmable(self) -> Consent:

@@ -6,7 +6,8 @@ currency; `cost` is what the shop says that one costs, where it says it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,8 @@ from operation_agent.kit.errors import Rejected
 
 DEFAULT = Decimal("0.30")
 SETTING = "price_bound"
+MEMORY = timedelta(days=30)
+"""How far back several changes of one price count as one."""
 
 Values = Mapping[str, Mapping[str, Any]]
 
@@ -33,6 +36,15 @@ def _move(old: Decimal, new: Decimal) -> Decimal:
     if old == new:
         return Decimal(0)
     return abs(new - old) / old if old else Decimal("Infinity")
+
+
+def first_known(before: Values, earlier: Sequence[Values]) -> Values:
+    """What each price was before the oldest of the `earlier` changes that had it, else what it is now."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for values in earlier:
+        for variant, offer in values.items():
+            known.setdefault(variant, offer)
+    return {variant: known.get(variant, offer) for variant, offer in before.items()}
 
 
 def check(before: Values, after: Values, bound: Decimal) -> None:
