@@ -61,7 +61,8 @@ def _actions(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, 
         text(_DUE_CHANNELS),
         {"shop": shop.id, "now": at + shop.clock_offset, "at": at, "terminal": list(TERMINAL)},
     ).scalars()
-    return [(TOPIC, channel) for channel in channels]
+    stopped = connection.stopped_channels(session, shop.id)
+    return [(TOPIC, channel) for channel in channels if channel not in stopped]
 
 
 def _doubts(session: Session, shop: Shop, at: datetime) -> Iterable[tuple[str, str]]:

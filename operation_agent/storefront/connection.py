@@ -101,6 +101,18 @@ def problem_of(session: Session, shop_id: UUID, vendor: str) -> Problem | None:
     return found
 
 
+def stopped_channels(session: Session, shop_id: UUID) -> frozenset[str]:
+    """Channels of actions whose provider refuses everything."""
+    found = session.execute(
+        text(
+            "SELECT channel FROM integrations"
+            " WHERE shop_id = :shop AND enabled AND problem IS NOT NULL AND channel IS NOT NULL"
+        ),
+        {"shop": shop_id},
+    ).scalars()
+    return frozenset(found)
+
+
 # -- problems -----------------------------------------------------------------------------------------------------
 
 _NOTE = text("""
