@@ -148,11 +148,12 @@ def _write_profiles(session: Session, shop_id: UUID, profiles: Mapping[UUID, Pro
 
 
 def _note_snapshots(session: Session, shop_id: UUID, identified: Sequence[Event]) -> None:
-    """Remember as of when a shop's own customer record was told last: reconciliation compares by it."""
+    """Remember as of when a shop's own customer record was told last: reconciliation compares by it. An event that
+    only joins identities says nothing of the record."""
     newest: dict[str, datetime] = {}
     for event in identified:
         shopify = event.identity.get("shopify")
-        if shopify:
+        if shopify and _traits(event):
             newest[shopify] = max(newest.get(shopify, event.occurred_at), event.occurred_at)
     if newest:
         ids = sorted(newest)

@@ -52,6 +52,7 @@ def of_event(event: Event, customer_id: UUID | None, currency: str) -> Snapshot:
         "currency": told.get("currency") or currency,
         "total_minor": told["total_minor"],
         "quantity": told.get("quantity", 1),
+        "test": bool(told.get("test")),
         "discount_codes": list(told.get("discount_codes") or []),
         **{name: told.get(name) or 0 for name in ("discount_minor", "tax_minor", "shipping_minor")},
         **{name: told.get(name) for name in _TEXTS},
