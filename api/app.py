@@ -28,6 +28,7 @@ from api.routes import (
     behavior,
     budgets,
     campaigns,
+    catalogue,
     clusterings,
     code_pools,
     connecting,
@@ -93,6 +94,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     shop_changes.router,
     code_pools.router,
     storefront.router,
+    catalogue.router,
     connecting.router,
     pixel.router,
     privacy.router,
@@ -153,8 +155,11 @@ def create_app(engine: Engine | None = None) -> FastAPI:
     app.add_middleware(RequestMetrics)
     for router in ROUTERS:
         app.include_router(router)
-    app.hot_paths = frozenset(tracking.HOT)
-    app.hot_app = RequestMetrics(TrackingFromAnywhere(BodyLimit(tracking.serve_hot)))
+    tracked = RequestMetrics(TrackingFromAnywhere(BodyLimit(tracking.serve_hot)))
+    app.hot_apps = {
+        **dict.fromkeys(tracking.HOT, tracked),
+        shopify.HOT: RequestMetrics(BodyLimit(shopify.serve_hot)),
+    }
     describe_security(app)
     return app
 
