@@ -7,7 +7,7 @@ object again, by webhook or in another sync, is known by the source ids of its e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -122,12 +122,10 @@ def _people(session: Session, shop_id: UUID, vendor: str, ids: Sequence[str]) ->
 
 def _commit(session: Session, shop: Shop, sync: Sync, wanted: Sequence[Sequence[Event]]) -> list[_Sent]:
     """Commit each object's events; a first load's as of the past, so that they set nothing off."""
-    is_past = sync.mode == "first"
-    flat = [
-        replace(event, context={**event.context, PAST: True}) if is_past else event
-        for events in wanted
-        for event in events
-    ]
+    flat = [event for events in wanted for event in events]
+    if sync.mode == "first":
+        for event in flat:
+            event.context[PAST] = True
     sent = [_Sent() for _ in wanted]
     if not flat:
         return sent
