@@ -7,7 +7,8 @@ when nobody owns them; when somebody else does, the two customers are merged, wi
 - Two customers that each have an external id are never merged by a shared identity: a family shares a mailbox, a
   shop's counter shares a device. The identity stays with its owner; the event goes to its strongest identity's.
 - Two customers that each have a Shopify id are not merged by a shared e-mail, phone or device either.
-- An alias (`identity.previous`) is the shop saying that two ids are one person: it always merges.
+- An alias (`identity.previous`) is the shop saying that two ids are one person: it always merges. One that names no
+  person, only a device, says that two devices are one: it merges no more than any shared device does.
 
 So an anonymous visitor who logs in is merged into the known customer unless that visitor had logged in as somebody
 else. The customer seen first (by `occurred_at`, then `random_key`) survives a merge, whatever was processed first.
@@ -100,7 +101,7 @@ class Linker:
             owner = self._owner(identity)
             if owner is None:
                 self._link(identity, person, event)
-            elif owner is not person:
+            elif owner is not person and (_names_a_person(event) or _may_merge(person, owner, identity[0])):
                 person = self._merge(person, owner, event)
         return person
 
@@ -138,6 +139,10 @@ def _may_merge(one: Person, other: Person, through: str) -> bool:
     return not (through in _WEAK and one.has_shopify and other.has_shopify)
 
 
+def _names_a_person(alias: Event) -> bool:
+    return "external" in alias.identity or "shopify" in alias.identity
+
+
 def is_provider_event(event: Event) -> bool:
     return event.type.startswith("email.")
 
@@ -153,13 +158,13 @@ def identities(event: Event) -> list[Identity]:
 
 def previous(event: Event) -> list[Identity]:
     """An alias's old id, as both kinds it may be: then it does not matter whether the alias comes first. Where only a
-    Shopify id is said to be the new one, so was the old one."""
+    Shopify id is said to be the new one, so was the old one; where only a device is, so was the old one."""
     old = event.identity.get("previous")
     if not old or old == event.identity.get("external"):
         return []
-    if "shopify" in event.identity and "external" not in event.identity:
-        return [("shopify", old)]
-    return [("external", old), ("anonymous", old)]
+    if "external" in event.identity:
+        return [("external", old), ("anonymous", old)]
+    return [("shopify", old)] if "shopify" in event.identity else [("anonymous", old)]
 
 
 def lookups(event: Event) -> list[Identity]:

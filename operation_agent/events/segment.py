@@ -106,6 +106,8 @@ def _identity(
         identity["anonymous"] = anonymous
     if kind == "alias":
         _alias(message, identity)
+        if external is None:
+            return identity
     if not identity:
         raise Rejected("send a userId or an anonymousId", code="id_missing", where="userId")
     if kind == "identify" or "traits" in context:
@@ -116,10 +118,12 @@ def _identity(
 
 
 def _alias(message: dict[str, Any], identity: dict[str, str]) -> None:
+    """Two ids of one person, or with an anonymousId alone two of one device: then nothing else in it names anybody, so
+    that nobody who holds a tracking key joins two of the shop's customers."""
     previous = identifier(message.get("previousId"), "previousId")
     if previous is None:
         raise Rejected("previousId is missing: the id this user had before", code="id_missing", where="previousId")
-    if "external" not in identity:
+    if "external" not in identity and "anonymous" not in identity:
         raise Rejected("userId is missing: the id this user has now", code="id_missing", where="userId")
     identity["previous"] = previous
 

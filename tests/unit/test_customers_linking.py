@@ -80,6 +80,19 @@ def test_an_alias_joins_two_accounts_whichever_comes_first():
         assert len(set(map(id, people))) == 1
 
 
+def test_an_alias_of_two_devices_joins_a_visitor_with_a_customer_and_never_two_customers():
+    alias = event(3, "customer.aliased", anonymous="visitor", previous="cart:1")
+    bought = event(2, "order.paid", shopify="1", anonymous="cart:1")
+    for order in ([bought, alias], [alias, bought]):
+        linker, people = owners(*order, event(5, anonymous="visitor"), event(6, anonymous="cart:1"))
+        assert len(set(map(id, people))) == 1
+        assert not people[0].has_external and ("external", "cart:1") not in linker.owners
+    other = event(1, shopify="2", anonymous="visitor")
+    for order in ([other, bought, alias], [alias, other, bought], [bought, alias, other]):
+        linker, _ = owners(*order)
+        assert linker.owners["shopify", "1"].root() is not linker.owners["shopify", "2"].root()
+
+
 def test_a_shop_that_joins_two_of_its_customers_says_so_with_its_own_ids():
     merged = event(2, "customer.aliased", shopify="1", previous="2")
     for order in ([event(1, shopify="2"), merged], [merged, event(1, shopify="2")]):

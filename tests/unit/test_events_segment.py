@@ -114,7 +114,13 @@ def test_alias_carries_both_ids():
     made = event({"type": "alias", "userId": "new", "previousId": "old"})
     assert (made.type, made.identity) == ("customer.aliased", {"external": "new", "previous": "old"})
     assert refusal({"type": "alias", "userId": "new"}).where == "previousId"
-    assert refusal({"type": "alias", "previousId": "old", "anonymousId": "a"}).where == "userId"
+    assert refusal({"type": "alias", "previousId": "old"}).where == "userId"
+
+
+def test_an_alias_of_two_devices_names_nobody_else():
+    claimed = {"externalIds": [{"type": "shopify_customer_id", "id": "9"}], "traits": {"email": "ann@shop.example"}}
+    made = event({"type": "alias", "anonymousId": "visitor", "previousId": "cart:1", "context": claimed})
+    assert (made.type, made.identity) == ("customer.aliased", {"anonymous": "visitor", "previous": "cart:1"})
 
 
 def test_a_message_without_an_id_gets_one():
