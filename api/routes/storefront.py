@@ -94,8 +94,8 @@ def _shown(one: sync.Sync) -> Sync:
         per_second=round(rate, 1) if rate is not None else None,
         seconds_left=round(left.total_seconds(), 1) if left is not None else None,
     )
-    own = {name: getattr(one, name) for name in Sync.model_fields if hasattr(one, name)}
-    return Sync(**own, progress=progress, summary=one.summary(), cancelled_by=one.cancel_by)
+    made = {"progress": progress, "summary": one.summary(), "cancelled_by": one.cancel_by}
+    return Sync(**{name: getattr(one, name) for name in Sync.model_fields if name not in made}, **made)
 
 
 @router.post(
