@@ -101,7 +101,9 @@ HOLDINGS: tuple[Holding, ...] = (
     Holding("budget_customers", _CUSTOMER, why="the shop's books", shown=None),
     Holding("shop_changes", "(parameters::text ~ ANY(CAST(:patterns AS text[])))",
             blank="parameters = '{}', before = NULL, after = NULL, undo = NULL, errors = '[]', reason = 'erased',"
-            " why_no_undo = 'the customer was forgotten'", shown="kind, parameters, state, applied_at"),
+            " why_no_undo = 'the customer was forgotten', warnings = '[]', subject = kind, fence = fence + 1,"
+            " lease_until = NULL, retry_at = NULL, state = CASE WHEN state IN ('asked', 'previewed', 'applying',"
+            " 'undoing', 'unknown') THEN 'cancelled' ELSE state END", shown="kind, parameters, state, applied_at"),
     Holding("storefront_syncs", "first_refusals::text ~ ANY(CAST(:patterns AS text[]))", blank="first_refusals = '[]'",
             shown=None, why="a part of an order that could not be read"),
     Holding(

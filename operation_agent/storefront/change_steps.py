@@ -259,7 +259,7 @@ def _json(value: Any) -> str | None:
 
 def _note(session: Session, shop: Shop, change: Change, outcome: Outcome, at: datetime) -> None:
     verb = "undo_refused" if outcome.state == "applied" and change.state == "undoing" else outcome.state
-    detail = {"kind": change.kind, "asked_by": change.actor, "reason": outcome.reason, "ref": outcome.values.get("ref")}
+    detail = {"kind": change.kind, "asked_by": change.actor, "code": outcome.code, "ref": outcome.values.get("ref")}
     audit.record(
         session, shop.id, at=at, actor="system", verb=f"shop_change.{verb}", subject=f"shop_change:{change.id}",
         detail={name: value for name, value in detail.items() if value is not None},

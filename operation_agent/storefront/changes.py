@@ -94,7 +94,7 @@ def ask(
             "parameters": orjson.dumps(parameters).decode(), "apply": apply, "actor": actor, "at": at,
         },
     )  # fmt: skip
-    _note(session, shop, change_id, "asked", at, actor, {"kind": kind, "parameters": parameters, "apply": apply})
+    _note(session, shop, change_id, "asked", at, actor, {"kind": kind, "subject": subject, "apply": apply})
     return get(session, shop.id, change_id)
 
 
@@ -117,7 +117,7 @@ def apply(session: Session, shop: Shop, change_id: UUID, *, at: datetime, actor:
     if change.state != "previewed":
         raise Conflict(f"it is {change.state}; only what is previewed can be applied", code="state")
     _move(session, shop, change_id, "applying", at, apply_asked=True)
-    _note(session, shop, change_id, "apply_asked", at, actor, {"kind": change.kind, "after": change.after})
+    _note(session, shop, change_id, "apply_asked", at, actor, {"kind": change.kind})
     return get(session, shop.id, change_id)
 
 
@@ -166,6 +166,7 @@ def _move(session: Session, shop: Shop, change_id: UUID, state: str, at: datetim
 def _note(
     session: Session, shop: Shop, change_id: UUID, what: str, at: datetime, actor: str, detail: dict[str, Any]
 ) -> None:
+    """The audit log is for ever: it names the change, whose row has the values, and holds no personal data."""
     audit.record(
         session, shop.id, at=at, actor=actor, verb=f"shop_change.{what}", subject=f"shop_change:{change_id}",
         detail=detail,

@@ -420,3 +420,16 @@ def test_a_deleted_product_makes_the_undo_say_so(here: Desk):
     assert here.peer.get(VARIANT) is None
     refused = here.undo(change.id)
     assert (refused.state, refused.reason_code) == ("applied", "not_found")
+
+
+def test_a_forgotten_customers_change_is_emptied_and_goes_no_further(here: Desk):
+    from operation_agent.privacy.holdings import HOLDINGS
+
+    blank = next(one.blank for one in HOLDINGS if one.table == "shop_changes")
+    change_id = here.ask("customer.agent", {"customer_id": "7001", "agent": "Li Wei"}, apply=True)
+    here.run(f"UPDATE shop_changes SET {blank} WHERE shop_id = :shop")  # noqa: S608 - a text of ours
+    assert here.settled(change_id).state == "cancelled"
+    rows = here.run("SELECT to_jsonb(c)::text AS row FROM shop_changes c WHERE shop_id = :shop")
+    rows += here.run("SELECT detail::text AS row FROM audit_log WHERE shop_id = :shop AND verb LIKE 'shop_change.%'")
+    assert not any("Li Wei" in one.row for one in rows)
+    assert here.peer.metafields(CUSTOMER) == []
