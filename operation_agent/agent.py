@@ -38,7 +38,7 @@ from operation_agent.segments.before import Remembered
 from operation_agent.segments.columns import Wanted
 from operation_agent.store.session import asking_once
 from operation_agent.store.shops import Shop
-from operation_agent.storefront import connection, mirror
+from operation_agent.storefront import connection, mirror, shop_record
 from operation_agent.strategies import live
 
 LATE = timedelta(hours=24)
@@ -97,6 +97,7 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     wanted = Wanted.of(rule.condition for rule in live.live_rules(session, shop.id))
     remembered = before.remember(session, shop.id, _touched(people), wanted) if wanted.asks_before else None
     mirror.apply(session, shop, events)
+    shop_record.apply(session, shop, events, at=recorded_at)
     history.apply(session, shop, events, people)
     ledger.apply(session, shop, events, people)
     outcomes.apply(session, shop, events, people)

@@ -90,6 +90,10 @@ CREATE TABLE storefront_listings (                   -- when a parent's things w
   PRIMARY KEY (shop_id, kind, parent)
 );
 
+-- What the storefront said last of the shop itself: {at, name, time_zone, currency}. The shop follows it in what nobody
+-- set by hand (storefront.shop_record).
+ALTER TABLE shops ADD COLUMN storefront jsonb NOT NULL DEFAULT '{}';
+
 CREATE TABLE storefront_syncs (                      -- a load of one kind of thing from the shop
   shop_id uuid NOT NULL, id uuid NOT NULL,
   vendor text NOT NULL, kind text NOT NULL,          -- orders, customers, products, inventory, collections, discounts
