@@ -107,6 +107,9 @@ class SettingsChange(_Part):
     typical_order_minor: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
         None, description="Order expected of a customer who has not ordered yet"
     )
+    free_shipping_minor: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
+        None, description="What sending an order costs, where a coupon of free shipping does not say its `worth`"
+    )
     attribution_days: Annotated[int, Field(ge=1, le=365)] | None = Field(
         None, description="How long after a message an order counts as its outcome"
     )

@@ -68,6 +68,18 @@ def make_shop_changes(shop_id: str, key: str) -> None:
     make_changes(engine(), UUID(shop_id))
 
 
+@app.task(name="coupons.recall")
+def recall_coupon(shop_id: str, key: str) -> None:
+    from .code_pools import recall
+
+    recall(engine(), UUID(shop_id), UUID(key))
+
+
+@app.task(name="code_pools.fill", **_JOB)
+def fill_code_pool(shop_id: str, key: str) -> None:
+    _job("code_pools.fill", shop_id, key, _fill_pool)
+
+
 @app.task(name="approvals.settle")
 def settle_approvals(shop_id: str, key: str) -> None:
     from operation_agent.actions import approving
@@ -216,6 +228,12 @@ def _reconcile_storefront(shop_id: UUID, _key: str) -> None:
     from .storefront import ask_by_schedule
 
     ask_by_schedule(engine(), shop_id, ticks.RECONCILE, "reconcile")
+
+
+def _fill_pool(shop_id: UUID, pool_id: str) -> None:
+    from .code_pools import fill
+
+    fill(engine(), shop_id, UUID(pool_id))
 
 
 def _regroup(shop_id: UUID, _key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from api.fields import Instant, Text
 from api.idempotency import Idempotent
 from api.pagination import Page, Paged
 from operation_agent.access.principal import Principal
-from operation_agent.actions import manual
+from operation_agent.actions import manual, recalling
 from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import NotFound
 from operation_agent.store.session import for_shop
@@ -108,7 +109,7 @@ class ActionsSummary(BaseModel):
 
 class Coupon(BaseModel):
     code: Text = Field(min_length=1, max_length=200)
-    percent: Decimal = Field(gt=0, le=100, decimal_places=2)
+    percent: Decimal | None = Field(None, gt=0, le=100, decimal_places=2, description="Where it gives a percentage")
     expires_at: Instant
 
 
@@ -118,7 +119,7 @@ class Resolution(BaseModel):
 
     def found(self) -> dict[str, Any]:
         """As the provider's answer would have said it."""
-        return self.coupon.model_dump(mode="json") if self.coupon else {}
+        return self.coupon.model_dump(mode="json", exclude_none=True) if self.coupon else {}
 
 
 _LIST = text("""
@@ -263,3 +264,55 @@ def resolve(action_id: UUID, body: Resolution, caller: Writer, database: Databas
         return _load(session, shop.id, action_id)
 
     return once.run(database, caller.shop.id, work, status=200)
+
+
+class GivenCoupon(BaseModel):
+    """A code as a customer has it. Instants are shop time, but for `recalled_at`, which is system time."""
+
+    action_id: UUID = Field(description="The action that gave it; later ones of the same offer told of it again")
+    customer_id: UUID
+    code: str
+    offer: str | None
+    pool_id: UUID | None
+    discount_ref: str | None = Field(description="The shop's id of the discount")
+    issued_at: datetime
+    expires_at: datetime
+    redeemed_at: datetime | None
+    recalled_by: str | None = Field(description="Who asked to take it back")
+    recalled_at: datetime | None
+    recall_error: str | None = Field(description="What the shop said when it could not be done")
+    deactivated_at: datetime | None = Field(description="Since when the shop does not take it any more")
+
+
+_NO_COUPON: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such action in this shop, or one that gave no coupon"},
+}
+
+
+@router.get(
+    "/{action_id}/coupon", operation_id="get_action_coupon", summary="The coupon that an action gave",
+    response_model=GivenCoupon, responses=_NO_COUPON,
+)  # fmt: skip
+def get_coupon(action_id: UUID, caller: Reader, database: Database) -> GivenCoupon:
+    with for_shop(database, caller.shop.id) as session:
+        return GivenCoupon(**asdict(recalling.coupon_of(session, caller.shop.id, action_id)))
+
+
+@router.post(
+    "/{action_id}/undo", operation_id="undo_action", summary="Take back the coupon that an action gave",
+    response_model=GivenCoupon, status_code=202,
+    responses={
+        **_NO_COUPON,
+        409: {"model": Problem, "description": "It was used, has expired, or the Idempotency-Key was used otherwise"},
+    },
+)  # fmt: skip
+def undo(action_id: UUID, caller: Writer, database: Database, once: Idempotent) -> Response:
+    """The code is deactivated at the shop, and messages that would tell of it are called off; `deactivated_at` says
+    when it was done. What a budget committed for it may be spent again, unless it was used. A message that has gone out
+    cannot be undone."""
+
+    def work(session: Session) -> GivenCoupon:
+        shop = load_shop(session, caller.shop.id)
+        return GivenCoupon(**asdict(recalling.ask(session, shop, action_id, actor=caller.actor, at=SYSTEM.now())))
+
+    return once.run(database, caller.shop.id, work, status=202)

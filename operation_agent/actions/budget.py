@@ -270,6 +270,38 @@ def finish(
     _give_back(session, shop_id, "customers", _GIVE_BACK_CUSTOMERS, customers)
 
 
+_RETURN = """
+INSERT INTO budget_entries (shop_id, budget_id, action_id, kind, amount_minor, at, day, customer_id)
+SELECT e.shop_id, e.budget_id, e.action_id, 'return', e.amount_minor, :at, e.day, e.customer_id
+FROM budget_entries e WHERE e.shop_id = :shop AND e.action_id = ANY(:actions) AND e.kind = 'commit'
+ORDER BY e.action_id
+ON CONFLICT DO NOTHING
+RETURNING kind, budget_id, action_id, amount_minor, day, customer_id
+"""
+
+_UNSPEND = """
+WITH locked AS (
+  SELECT b.id, t.total FROM unnest(CAST(:budgets AS uuid[]), CAST(:totals AS bigint[])) AS t (id, total)
+  JOIN budgets b ON b.shop_id = :shop AND b.id = t.id ORDER BY b.id FOR UPDATE OF b
+)
+UPDATE budgets b SET spent_minor = b.spent_minor - locked.total FROM locked WHERE b.shop_id = :shop AND b.id = locked.id
+"""
+
+
+def give_back(session: Session, shop_id: UUID, action_ids: Sequence[UUID], *, at: datetime) -> int:
+    """What was committed for these can never be asked for any more (a coupon that was taken back): it is there again,
+    in all three limits. Once for each; returns the minor units. Locks as `finish`: one of the two in a transaction."""
+    rows = session.execute(text(_RETURN), {"shop": shop_id, "actions": list(action_ids), "at": at}).all()
+    if not rows:
+        return 0
+    total, daily, customers = _sums(map(_ended, rows))
+    values = {"shop": shop_id, "budgets": list(total), "totals": list(total.values())}
+    session.execute(text(_UNSPEND), values)
+    _give_back(session, shop_id, "days", _GIVE_BACK_DAYS, daily)
+    _give_back(session, shop_id, "customers", _GIVE_BACK_CUSTOMERS, customers)
+    return sum(total.values())
+
+
 def _ended(row: Row[Any]) -> Wanted:
     return Wanted(row.budget_id, row.action_id, row.amount_minor, row.action_id, row.customer_id, row.day)
 

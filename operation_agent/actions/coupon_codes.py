@@ -157,8 +157,9 @@ def _again(one: Claimed, row: Row[Any]) -> Proof:
 # -- pools ------------------------------------------------------------------------------------------------------------
 
 _POOLS = """
-SELECT p.id, p.name, p.vendor, p.terms, p.state, p.error, p.discount_ref, p.ends_at, p.low_water
+SELECT DISTINCT ON (p.name) p.id, p.name, p.vendor, p.terms, p.state, p.error, p.discount_ref, p.ends_at, p.low_water
 FROM code_pools p WHERE p.shop_id = :shop AND p.name = ANY(:names)
+ORDER BY p.name, p.state = 'closed', p.created_at DESC
 """
 
 _THEIRS = """
@@ -245,7 +246,7 @@ class _Pools:
                 given[one.person.id] = row, one
                 found.given.append(_from_pool(pool, one, row.code))
             else:
-                found.waiting.append((one.id, f"code pool {pool.name!r} is empty", _EMPTY))
+                found.waiting.append((one.id, _why_empty(pool), _EMPTY))
         if given:
             taken = list(given.values())
             self._session.execute(
@@ -271,6 +272,11 @@ def _unusable(pool: Row[Any], one: Claimed) -> str | None:
     if pool.terms != offer.terms_of(one.parameters):
         return f"code pool {pool.name!r} gives something else than this step says"
     return None
+
+
+def _why_empty(pool: Row[Any]) -> str:
+    told = f" and cannot be filled: {pool.error}" if pool.state == "failed" else ""
+    return f"code pool {pool.name!r} is empty{told}"
 
 
 def _from_pool(pool: Row[Any], one: Claimed, code: str) -> Proof:

@@ -16,7 +16,7 @@ from operation_agent.store import outbox, ticks
 from operation_agent.store.shops import Shop
 from operation_agent.storefront import changes, connection, sync
 
-from . import approving
+from . import approving, code_pools, recalling
 from .claiming import DUE, TOPIC
 from .reconciler import expire_leases
 from .states import TERMINAL
@@ -39,6 +39,8 @@ def ring_due(session: Session, shop: Shop, *, at: datetime, patience: timedelta 
         *_doubts(session, shop, at),
         *_journeys(session, shop, at),
         *_answers(session, shop, at),
+        *code_pools.due(session, shop, at=at),
+        *recalling.due(session, shop.id, at=at),
         *_open_ticks(session, shop, at - JOB_PATIENCE),
         *connection.due(session, shop.id, at=at),
         *sync.due(session, shop.id, at=at),

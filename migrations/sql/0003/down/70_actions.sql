@@ -8,7 +8,7 @@ ALTER TABLE coupons ALTER COLUMN percent SET NOT NULL;
 DROP INDEX coupons_by_offer, coupons_recalled, actions_by_offer;
 ALTER TABLE coupons
   DROP COLUMN offer, DROP COLUMN terms, DROP COLUMN discount_ref, DROP COLUMN pool_id, DROP COLUMN recalled_by,
-  DROP COLUMN recalled_at, DROP COLUMN recall_error, DROP COLUMN deactivated_at;
+  DROP COLUMN recalled_at, DROP COLUMN recall_retry_at, DROP COLUMN recall_error, DROP COLUMN deactivated_at;
 
 ALTER TABLE budget_entries NO FORCE ROW LEVEL SECURITY;
 DELETE FROM budget_entries WHERE kind = 'return';

@@ -24,6 +24,7 @@ ALTER TABLE coupons
   ADD COLUMN pool_id uuid,                           -- made ahead: the discount is the whole pool's
   ADD COLUMN recalled_by text,                       -- who asked to take it back
   ADD COLUMN recalled_at timestamptz,                -- system time
+  ADD COLUMN recall_retry_at timestamptz,            -- system time: not before; NULL with an error: not again
   ADD COLUMN recall_error text,
   ADD COLUMN deactivated_at timestamptz;             -- shop time: it cannot be used any more
 ALTER TABLE coupons ALTER COLUMN percent DROP NOT NULL;
@@ -67,8 +68,9 @@ CREATE TABLE code_pools (                            -- codes made ahead, all of
   closed_by text, deactivated_at timestamptz,        -- system time: the shop has done it
   actor text NOT NULL,
   created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
-  PRIMARY KEY (shop_id, id), UNIQUE (shop_id, name)
+  PRIMARY KEY (shop_id, id)
 );
+CREATE UNIQUE INDEX code_pools_name ON code_pools (shop_id, name) WHERE state <> 'closed';
 CREATE TABLE pool_codes (
   shop_id uuid NOT NULL, pool_id uuid NOT NULL,
   number integer NOT NULL,                           -- the code follows from the pool's id and this
