@@ -11,7 +11,7 @@ from functools import cache
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from operation_agent.kit.clock import SYSTEM, monotonic
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import Shop, list_shops
+from operation_agent.storefront import sync
 from operation_agent.storefront.connection import PROBLEMS
 
 TABLE_BUDGET = "2s"
@@ -149,6 +150,7 @@ class _Tables(Collector):
                     _actions(session, shop, families)
                     _calls(session, shop, families)
                     _problems(session, shop, families)
+                    _syncs(session, shop, families)
             except DBAPIError:
                 families.skipped.add_metric([shop.slug], 1)
         yield from families.all()
@@ -178,6 +180,14 @@ class _Families:
             "opagent_integration_problem",
             "1 while a provider refuses everything and what would go out to it waits",
             labels=["shop", "vendor", "problem"],
+        )
+        self.gaps = CounterMetricFamily(
+            "opagent_storefront_gaps",
+            "Objects that reconciliations found missing, or older here than at the shop",
+            labels=["shop", "kind", "what"],
+        )
+        self.sync_age = GaugeMetricFamily(
+            "opagent_storefront_sync_age_seconds", "Since what the last sync of a kind saw", labels=["shop", "kind"]
         )
         self.skipped = GaugeMetricFamily(
             "opagent_scrape_skipped_shop", "Shops whose tables could not be counted in time", labels=["shop"]
@@ -224,6 +234,15 @@ def _actions(session: Session, shop: Shop, families: _Families) -> None:
     )
     for row in rows:
         families.actions.add_metric([shop.slug, row.channel, row.state], row.number)
+
+
+def _syncs(session: Session, shop: Shop, families: _Families) -> None:
+    for kind, health in sync.health(session, shop.id).items():
+        families.gaps.add_metric([shop.slug, kind, "missing"], health.missing)
+        families.gaps.add_metric([shop.slug, kind, "stale"], health.stale)
+        if health.synced_at is not None:
+            age = (SYSTEM.now() - health.synced_at).total_seconds()
+            families.sync_age.add_metric([shop.slug, kind], age)
 
 
 def _problems(session: Session, shop: Shop, families: _Families) -> None:

@@ -233,6 +233,29 @@ def latest(session: Session, shop_id: UUID) -> list[Sync]:
     return sorted(found, key=lambda one: SYNC_KINDS.index(one.kind))
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Of one kind: what reconciliations have found in all, and up to when (system time) everything is synced."""
+
+    missing: int
+    stale: int
+    synced_at: datetime | None
+
+
+def health(session: Session, shop_id: UUID) -> dict[str, Health]:
+    """By kind, of those that were ever asked for."""
+    rows = session.execute(
+        text(
+            "SELECT kind, COALESCE(sum(missing) FILTER (WHERE mode = 'reconcile'), 0)::bigint AS missing,"
+            " COALESCE(sum(stale) FILTER (WHERE mode = 'reconcile'), 0)::bigint AS stale,"
+            " max(started_at) FILTER (WHERE state = 'done') AS synced_at"
+            " FROM storefront_syncs WHERE shop_id = :shop GROUP BY kind ORDER BY kind"
+        ),
+        {"shop": shop_id},
+    )
+    return {row.kind: Health(row.missing, row.stale, row.synced_at) for row in rows}
+
+
 def get(session: Session, shop_id: UUID, sync_id: UUID) -> Sync:
     row = session.execute(text(_SELECT + " AND id = :id"), {"shop": shop_id, "id": sync_id}).one_or_none()
     if row is None:
