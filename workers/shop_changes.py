@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -24,6 +25,7 @@ from .connections import redis
 log = logger(__name__)
 
 VENDOR = "shopify"
+_PUT_OFF = timedelta(minutes=1)
 _SECONDS = 5.0
 """After which a task gives its process back; what is left is rung for."""
 
@@ -41,6 +43,9 @@ def make_changes(engine: Engine, shop_id: UUID, *, clock: Clock = SYSTEM) -> int
         client = client_for(configured, Vault(secret_key(settings())), sandbox=shop.sandbox, redis=redis())
     except Rejected as error:
         log.warning("changes_wait", shop=shop.slug, detail=error.detail)
+        at = clock.now()
+        with for_shop(engine, shop_id) as session:
+            changes.put_off(session, shop_id, VENDOR, at=at, until=at + _PUT_OFF, reason=error.detail)
         return 0
     with closing(client):
         maker = Maker(engine, shop, VENDOR, ShopifyChanges(client), credentials=found.secrets, clock=clock)

@@ -216,6 +216,18 @@ WHERE c.shop_id = :shop AND c.state IN ('asked', 'applying', 'undoing', 'unknown
 """One change of a thing at a time. A shop whose connection has a problem waits; nothing of it is lost."""
 
 
+def put_off(session: Session, shop_id: UUID, vendor: str, *, at: datetime, until: datetime, reason: str) -> None:
+    """What is due cannot even be tried: say why, and look again later (or when the connection is entered anew)."""
+    session.execute(
+        text(
+            "UPDATE shop_changes SET retry_at = :until, reason = :reason, reason_code = 'unauthorized',"
+            f" updated_at = :at WHERE shop_id = :shop AND id IN (SELECT c.id {DUE} AND c.vendor = :vendor"  # noqa: S608
+            " FOR UPDATE OF c SKIP LOCKED)"
+        ),
+        {"shop": shop_id, "vendor": vendor, "at": at, "until": until, "reason": reason},
+    )
+
+
 def due(session: Session, shop_id: UUID, *, at: datetime) -> list[tuple[str, str]]:
     """The wake-up that is missing, for the sweep."""
     is_due = session.execute(text(f"SELECT EXISTS (SELECT 1 {DUE})"), {"shop": shop_id, "at": at}).scalar()

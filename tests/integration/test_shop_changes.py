@@ -366,6 +366,22 @@ def test_what_was_lost_on_the_way_is_found_by_the_sweep(here: Desk):
     assert make_changes(here.engine, here.shop.id, clock=here.clock) == 0
 
 
+def test_a_connection_that_cannot_be_used_puts_changes_off_and_says_why(here: Desk):
+    change_id = here.ask("customer.vip", {"customer_id": "7001", "vip": True}, apply=True)
+    here.run("UPDATE integrations SET base_url = 'https://example.com' WHERE shop_id = :shop")
+    assert make_changes(here.engine, here.shop.id, clock=here.clock) == 0
+    waiting = here.change(change_id)
+    assert waiting.state == "asked"
+    assert "sandbox" in (waiting.reason or "")
+    with for_shop(here.engine, here.shop.id) as session:
+        assert changes.due(session, here.shop.id, at=here.clock.now()) == []
+    here.run("UPDATE integrations SET base_url = :url WHERE shop_id = :shop", url=here.peer.base_url)
+    with for_shop(here.engine, here.shop.id) as session:
+        connection.wake_waiting(session, here.shop.id, "shopify", at=here.clock.now())
+    assert make_changes(here.engine, here.shop.id, clock=here.clock) == 2
+    assert here.change(change_id).state == "applied"
+
+
 def test_a_change_that_nothing_was_done_of_can_be_cancelled(here: Desk):
     given = {"customer_id": "7001", "vip": True}
     asked, previewed, applied = (here.ask("customer.vip", given) for _ in range(3))
