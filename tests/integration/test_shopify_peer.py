@@ -6,7 +6,9 @@ import time
 
 import httpx
 import pytest
+from graphql import parse
 
+from integrations.shopify import documents
 from tests.shopify_peer.peer import CLIENT_ID, CLIENT_SECRET, VERSION, Peer
 
 pytestmark = pytest.mark.integration
@@ -111,6 +113,8 @@ def test_a_query_pays_for_what_came_and_is_refused_when_it_may_cost_too_much(sto
     assert cost["actualQueryCost"] == 2 + (1 + 2 + 2)
     refused = stocked.graphql(deep % 250)
     assert refused["errors"][0]["extensions"]["code"] == "MAX_COST_EXCEEDED"
+    many = stocked.graphql("query($ids: [ID!]!) { nodes(ids: $ids) { id } }", {"ids": [PRODUCT, CUSTOMER]})
+    assert many["extensions"]["cost"]["requestedQueryCost"] == 2
 
 
 # --- what it keeps, and what it refuses
@@ -393,3 +397,13 @@ def test_what_the_peer_does_not_hold_is_mocked_from_the_schema_and_marked(shopif
     assert payload(answer)["userErrors"] == []
     assert shopify_peer.calls("themeDelete")[0]["mocked"] == ["themeDelete"]
     assert shopify_peer.calls("shop") == []
+
+
+def test_everything_that_is_sent_to_shopify_is_held_and_not_mocked(shopify_peer: Peer):
+    """A mock would agree to anything: a test against it could not fail."""
+    sent = {}
+    for file in sorted(documents.FOLDER.glob("*.graphql")):
+        operation = next(one for one in parse(file.read_text("utf-8")).definitions if hasattr(one, "operation"))
+        names = (field.name.value for field in operation.selection_set.selections)
+        sent[file.stem] = {name for name in names if not name.startswith("__")}
+    assert {name: fields - shopify_peer.holds() for name, fields in sent.items() if fields - shopify_peer.holds()} == {}

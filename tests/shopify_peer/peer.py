@@ -109,6 +109,10 @@ class Peer:
         found = self._read("calls")
         return [one for one in found if not names or {one.get("operation"), *one.get("fields", [])} & set(names)]
 
+    def holds(self) -> set[str]:
+        """The root fields that are answered from state; others are mocked."""
+        return set(self._read("holds"))
+
     def sent(self) -> list[dict[str, Any]]:
         """Invoices."""
         return self._read("sent")

@@ -63,6 +63,7 @@ const READS = {
   sent: () => db.sent,
   settings: () => db.settings,
   tokens: () => Object.fromEntries(db.tokens),
+  holds: (_query, { holds }) => holds,
   digest: query => digest(query.get('value') ?? ''),
 };
 
@@ -71,7 +72,7 @@ export function control(request, url, text, context) {
   const action = request.method === 'GET' ? READS[name] : ACTIONS[name];
   if (!action) return { status: 404, body: { error: `no ${request.method} /control/${name}` } };
   try {
-    const result = request.method === 'GET' ? action(url.searchParams) : action(text ? JSON.parse(text) : {}, context);
+    const result = request.method === 'GET' ? action(url.searchParams, context) : action(text ? JSON.parse(text) : {}, context);
     return { status: 200, body: plain(result ?? null) };
   } catch (problem) {
     return { status: 400, body: { error: problem.message } };

@@ -43,7 +43,15 @@ function fieldCost(known, type, node, data) {
   if (known.measured && value == null) return 0;
   if (named.name.endsWith('Connection') && named.getFields?.().pageInfo) return connectionCost(known, named, node, value);
   if (Array.isArray(value)) return value.reduce((sum, one) => sum + 1 + selectionCost(known, named, node.selectionSet, one), 0);
-  return 1 + selectionCost(known, named, node.selectionSet, value);
+  const each = 1 + selectionCost(known, named, node.selectionSet, value);
+  return node.name.value === 'nodes' ? each * listed(known, node) : each;
+}
+
+// How many ids nodes(ids: …) asks for.
+function listed(known, node) {
+  const given = node.arguments?.find(one => one.name.value === 'ids')?.value;
+  const ids = given?.kind === Kind.VARIABLE ? known.variables?.[given.name.value] : given?.values;
+  return ids?.length ?? 1;
 }
 
 function connectionCost(known, type, node, value) {

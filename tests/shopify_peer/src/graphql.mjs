@@ -20,10 +20,11 @@ export function adminApi(sdlPath) {
   app.learnTopics(sdlPath);
   const fields = together('fields');
   fields.Product = { ...fields.Product, ...content.publishing };
-  const { schema, resetMocks } = buildAdminSchema(sdlPath, { queries: together('queries'), mutations: together('mutations'), fields });
+  const [queries, mutations] = [together('queries'), together('mutations')];
+  const { schema, resetMocks } = buildAdminSchema(sdlPath, { queries, mutations, fields });
   bulk.useSchema(schema);
   const yoga = createYoga({ schema, graphqlEndpoint: PATH, graphiql: false, landingPage: false, logging: false, batching: false, plugins: [costs(schema)] });
-  return { answer: (body, context) => answer(yoga, body, context), resetMocks };
+  return { answer: (body, context) => answer(yoga, body, context), resetMocks, holds: Object.keys({ ...queries, ...mutations }) };
 }
 
 const UNREAD = { status: 400, body: { errors: { query: 'Required parameter missing or invalid' } } };

@@ -99,6 +99,10 @@ export function seed(type, given) {
   if (type === 'ProductVariant') return seedVariant(given, given.product);
   if (type === 'Order') return seedOrder(given);
   if (type === 'Customer') return put(type, { tags: [], state: 'ENABLED', locale: 'en', ...given });
+  if (type === 'DraftOrder') return put(type, { status: 'OPEN', tags: [], lineItems: [], name: `#D${all(type).length + 1}`, ...given });
+  if (type === 'Collection') return put(type, { productIds: [], handle: slug(given.title ?? 'untitled'), descriptionHtml: '', sortOrder: 'BEST_SELLING', seo: { title: null, description: null }, publications: {}, ...given });
+  if (type === 'Page') return put(type, { body: '', handle: slug(given.title ?? 'untitled'), isPublished: true, ...given });
+  if (type === 'Metaobject') return put(type, { capabilities: { publishable: { status: 'ACTIVE' } }, ...given, values: new Map(Object.entries(given.values ?? {})) });
   if (type === 'DiscountCodeNode') return seedDiscount(given);
   if (type === 'Metafield') return setMetafield(given.ownerId, given);
   return put(type, given);
