@@ -208,7 +208,7 @@ class Reader:
         return None if value == "" else value
 
     def _required(self, values: Sequence[Any], role: str) -> str:
-        found = read_identifier(self._value(values, role), role)
+        found = _identifier(self._value(values, role), role)
         if found is None:
             raise Rejected(f"the {role} is empty")
         return found
@@ -222,7 +222,7 @@ class Reader:
             _price(self._value(values, "price")),
         )
         _check_signs(_kind(invoice.number), line)
-        at, customer = self._date(values), read_identifier(self._value(values, "customer"), "customer")
+        at, customer = self._date(values), _identifier(self._value(values, "customer"), "customer")
         if invoice.lines and customer != invoice.customer:
             raise Rejected(f"invoice {invoice.number} is of customer {invoice.customer}, and here of {customer}")
         country = self._value(values, "country")
@@ -284,6 +284,11 @@ class Reader:
         return None
 
 
+@lru_cache(maxsize=100_000, typed=True)  # a value stands on twenty rows, on average
+def _identifier(value: Any, role: str) -> str | None:
+    return read_identifier(value, role)
+
+
 def _instant(value: Any, zone: ZoneInfo, pattern: str) -> datetime:
     return read_instant(value, zone, pattern if isinstance(value, str) and "/" in value else None)
 
@@ -298,6 +303,7 @@ def _quantity(value: Any) -> int:
     return pieces
 
 
+@lru_cache(maxsize=100_000, typed=True)
 def _price(value: Any) -> Decimal:
     """Pounds. A float is what its shortest writing says: 2.55, and not the nearest binary fraction."""
     try:
