@@ -34,7 +34,7 @@ def import_file(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="After `online-retail`: its file; otherwise looked for in this folder."),
+        typer.Argument(metavar="DATA", help="After `online-retail`: its file; otherwise looked for in this folder."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cli.imports import parse_mapping
+from cli.imports import parse_mapping, which_file
 from cli.main import _translated
 from operation_agent.kit.errors import Conflict, NotFound, Rejected
 
@@ -32,6 +32,14 @@ def test_a_mapping_is_role_equals_column(given, expected):
 def test_a_mapping_that_is_not_says_so(given):
     with pytest.raises(Rejected, match="ROLE=COLUMN"):
         parse_mapping([given])
+
+
+def test_public_data_is_imported_by_the_name_it_goes_by():
+    assert which_file("orders.csv", None) == ("orders.csv", None)
+    assert which_file("cdnow", None) == ("cdnow", None)
+    assert which_file("online-retail", "some.csv") == ("some.csv", "online-retail")
+    with pytest.raises(Rejected, match="one file at a time"):
+        which_file("orders.csv", "more.csv")
 
 
 def test_wrong_input_exits_with_2_and_every_other_failure_with_1():
