@@ -216,14 +216,16 @@ WHERE c.shop_id = :shop AND c.state IN ('asked', 'applying', 'undoing', 'unknown
 """One change of a thing at a time. A shop whose connection has a problem waits; nothing of it is lost."""
 
 
+_PUT_OFF = text(f"""
+UPDATE shop_changes SET retry_at = :until, reason = :reason, reason_code = 'unauthorized', updated_at = :at
+WHERE shop_id = :shop AND id IN (SELECT c.id {DUE} AND c.vendor = :vendor FOR UPDATE OF c SKIP LOCKED)
+""")  # noqa: S608 - a text of ours
+
+
 def put_off(session: Session, shop_id: UUID, vendor: str, *, at: datetime, until: datetime, reason: str) -> None:
     """What is due cannot even be tried: say why, and look again later (or when the connection is entered anew)."""
     session.execute(
-        text(
-            "UPDATE shop_changes SET retry_at = :until, reason = :reason, reason_code = 'unauthorized',"
-            f" updated_at = :at WHERE shop_id = :shop AND id IN (SELECT c.id {DUE} AND c.vendor = :vendor"  # noqa: S608
-            " FOR UPDATE OF c SKIP LOCKED)"
-        ),
+        _PUT_OFF,
         {"shop": shop_id, "vendor": vendor, "at": at, "until": until, "reason": reason},
     )
 
