@@ -78,7 +78,7 @@ Amount = Annotated[
 class Parameters(BaseModel):
     """Base of all: nothing but what is named, and texts are not made into numbers."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)  # most processes never check any
 
     def _needs_one_of(self, *names: str) -> None:
         if all(getattr(self, name) in (None, []) for name in names):
