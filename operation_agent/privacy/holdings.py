@@ -72,6 +72,8 @@ HOLDINGS: tuple[Holding, ...] = (
     Holding("order_lines", _ORDERS, why="goods sold; the order is nobody's any more"),
     Holding("fulfillments", _ORDERS, blank="tracking_company = NULL, tracking_numbers = '{}'"),
     Holding("orders", _ORDERS, blank="name = NULL"),
+    Holding("unpaid_orders", _CUSTOMER, erase=True, shown="source_order_id, updated_at, snapshot"),
+    Holding("unpaid_orders", f"({_CUSTOMER} OR {_ORDERS})", erase=True),
     Holding("order_changes", _ORDERS, why="money that was given back"),
     # what was thought of them
     Holding("customer_features", _CUSTOMER, erase=True),

@@ -204,7 +204,9 @@ def test_an_export_has_everything_once_and_goes_with_its_owner(shop):
     for secret in SECRETS:
         assert secret in answer.text
     assert "person-00008" not in answer.text
-    assert {"customers", "identities", "events", "timeline", "orders", "decisions"} <= told["data"].keys()
+    assert {"customers", "identities", "events", "timeline", "orders", "order_lines", "decisions"} <= told[
+        "data"
+    ].keys()
     assert len(told["data"]["orders"]) == 1
     shop.post("privacy/requests", {"kind": "erase", "subject": {"shopify": SECRETS[3]}})
     shop.settle()
