@@ -55,15 +55,21 @@ class Vendor:
     base_url: str
     secrets: tuple[str, ...]
     webhook_secret: str
-    make: Callable[[str, Mapping[str, Any], Secrets], Channel]
+    make: Callable[[str, Mapping[str, Any], Secrets, Redis | None], Channel]
 
 
-def _sendgrid(base_url: str, config: Mapping[str, Any], secrets: Secrets) -> Channel:
+def _sendgrid(base_url: str, config: Mapping[str, Any], secrets: Secrets, _redis: Redis | None) -> Channel:
     return SendGridChannel(base_url, SendGridConfig.read(config), secrets["api_key"])
 
 
-def _shopify(base_url: str, config: Mapping[str, Any], secrets: Secrets) -> Channel:
-    return ShopifyChannel(base_url, ShopifyConfig.read(config), secrets["access_token"])
+def _shopify(base_url: str, config: Mapping[str, Any], secrets: Secrets, redis: Redis | None) -> Channel:
+    client = _shopify_client(base_url, config, secrets, redis)
+    return ShopifyChannel(base_url, ShopifyConfig.read(config), secrets["access_token"], client=client)
+
+
+def _shopify_client(base_url: str, config: Mapping[str, Any], secrets: Secrets, redis: Redis | None) -> Shopify:
+    access = Access(base_url, secrets["access_token"], str(config.get("api_version") or API_VERSION))
+    return Shopify(access, bucket=SharedBucket(redis, access.host) if redis is not None else None)
 
 
 VENDORS: dict[str, Vendor] = {
@@ -91,20 +97,21 @@ def load(session: Session, shop_id: UUID, channel: str) -> Configured | None:
     return Configured(row.vendor, row.channel, row.base_url, row.config, bytes(row.secrets) if row.secrets else None)
 
 
-def channel_for(row: Configured, vault: Vault, *, sandbox: bool) -> Channel:
-    """A ready channel. Raises Rejected for an unknown vendor, a missing secret, or an address that is not allowed."""
+def channel_for(row: Configured, vault: Vault, *, sandbox: bool, redis: Redis | None = None) -> Channel:
+    """A ready channel; with `redis` a provider's allowance is shared by all workers.
+
+    Raises Rejected for an unknown vendor, a missing secret, or an address that is not allowed.
+    """
     vendor, secrets = _opened(row, vault, sandbox=sandbox)
-    return vendor.make(row.base_url.rstrip("/"), row.config, secrets)
+    return vendor.make(row.base_url.rstrip("/"), row.config, secrets, redis)
 
 
 def client_for(row: Configured, vault: Vault, *, sandbox: bool, redis: Redis | None = None) -> Shopify:
-    """A client of the shop's Admin API; with `redis` its cost allowance is shared by all workers. Raises as above."""
+    """A client of the shop's Admin API. Raises as above."""
     if row.vendor != "shopify":
         raise Rejected(f"{row.vendor} is no shop system; there is shopify", where="vendor")
     _, secrets = _opened(row, vault, sandbox=sandbox)
-    version = str(row.config.get("api_version") or API_VERSION)
-    access = Access(row.base_url.rstrip("/"), secrets["access_token"], version)
-    return Shopify(access, bucket=SharedBucket(redis, access.host) if redis is not None else None)
+    return _shopify_client(row.base_url.rstrip("/"), row.config, secrets, redis)
 
 
 def storefront_for(

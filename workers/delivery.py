@@ -22,6 +22,8 @@ from operation_agent.store.session import for_shop
 from operation_agent.store.shops import load_shop
 from operation_agent.storefront import connection
 
+from .connections import redis
+
 log = logger(__name__)
 
 
@@ -49,7 +51,8 @@ class Senders:
         if found is None or found.configured != configured:
             if found is not None:
                 found.channel.close()
-            found = self.kept[key] = _Kept(configured, channel_for(configured, self.vault, sandbox=is_sandbox))
+            channel = channel_for(configured, self.vault, sandbox=is_sandbox, redis=redis())
+            found = self.kept[key] = _Kept(configured, channel)
         return found
 
 

@@ -8,8 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from integrations.registry import Configured, client_for
-from integrations.shopify.changes.storefront import ShopifyChanges
+from integrations.registry import Configured, storefront_for
 from operation_agent.kit.clock import SYSTEM, Clock
 from operation_agent.kit.errors import Rejected
 from operation_agent.kit.logging import logger
@@ -40,13 +39,15 @@ def make_changes(engine: Engine, shop_id: UUID, *, clock: Clock = SYSTEM) -> int
         return 0
     configured = Configured(found.vendor, found.channel, found.base_url, found.config, found.secrets)
     try:
-        client = client_for(configured, Vault(secret_key(settings())), sandbox=shop.sandbox, redis=redis())
+        storefront = storefront_for(
+            configured, Vault(secret_key(settings())), sandbox=shop.sandbox, currency=shop.currency, redis=redis()
+        )
     except Rejected as error:
         log.warning("changes_wait", shop=shop.slug, detail=error.detail)
         at = clock.now()
         with for_shop(engine, shop_id) as session:
             changes.put_off(session, shop_id, VENDOR, at=at, until=at + _PUT_OFF, reason=error.detail)
         return 0
-    with closing(client):
-        maker = Maker(engine, shop, VENDOR, ShopifyChanges(client), credentials=found.secrets, clock=clock)
+    with closing(storefront):
+        maker = Maker(engine, shop, VENDOR, storefront.changes(), credentials=found.secrets, clock=clock)
         return maker.drain(seconds=_SECONDS)

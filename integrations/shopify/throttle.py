@@ -3,7 +3,8 @@
 Shopify takes an operation's requested cost from the bucket, and restores so many points a second
 (https://shopify.dev/docs/api/usage/rate-limits). We keep the same account ahead of it: who takes is told how long to
 wait and goes in turn, since the level may go below zero for those who wait already. What the API tells after each call
-corrects the account; what others have taken and not yet spent is held back from it.
+corrects the account; what others have taken and not yet spent is held back from it. Before it has told anything (of a
+new shop, or when Redis was emptied) nothing is held back: the first answer tells.
 
 Redis only speeds this up: without it each process keeps an account of its own, and Shopify's THROTTLED does the rest.
 """
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-UNTOLD_MAXIMUM, UNTOLD_RATE = 1000.0, 50.0
-"""Points, and points a second, of the smallest plan: until the API tells better."""
 HELD = timedelta(seconds=30)
 """How long what was taken counts as on its way, when nobody tells what became of it."""
 _KEPT_SECONDS = 3600
@@ -52,37 +51,33 @@ class Bucket(Protocol):
 @dataclass
 class Account:
     """The arithmetic, with the time as an argument (seconds on any clock). Not thread-safe; TAKE and LEARN below are
-    the same in Lua."""
+    the same in Lua. `maximum` is None until the API has told."""
 
-    maximum: float = UNTOLD_MAXIMUM
-    rate: float = UNTOLD_RATE
-    level: float = UNTOLD_MAXIMUM
-    at: float | None = None
+    maximum: float | None = None
+    rate: float = 0.0
+    level: float = 0.0
+    at: float = 0.0
     held: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def take(self, cost: float, patience: float, receipt: str, *, now: float) -> tuple[bool, float]:
         """Whether it was taken, and how many seconds to wait: before calling, or before asking again."""
-        self._restore(now)
-        cost = min(cost, self.maximum)
-        wait = max(0.0, (cost - self.level) / self.rate)
-        if wait > patience:
-            return False, wait
-        self.level -= cost
+        wait = 0.0
+        if self.maximum is not None:
+            self.level = min(self.maximum, self.level + max(0.0, now - self.at) * self.rate)
+            self.at, cost = now, min(cost, self.maximum)
+            wait = max(0.0, (cost - self.level) / self.rate)
+            if wait > patience:
+                return False, wait
+            self.level -= cost
         self.held[receipt] = (cost, now + wait + HELD.total_seconds())
         return True, wait
 
     def learn(self, maximum: float, available: float, rate: float, receipt: str | None, *, now: float) -> None:
-        self._restore(now)
         if receipt is not None:
             self.held.pop(receipt, None)
         self.held = {name: one for name, one in self.held.items() if one[1] > now}
-        self.maximum, self.rate = maximum, rate
+        self.maximum, self.rate, self.at = maximum, rate, now
         self.level = min(available, maximum) - sum(cost for cost, _ in self.held.values())
-
-    def _restore(self, now: float) -> None:
-        if self.at is not None:
-            self.level = min(self.maximum, self.level + max(0.0, now - self.at) * self.rate)
-        self.at = now
 
 
 class LocalBucket:
@@ -114,26 +109,31 @@ _BEGIN = """
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local known = redis.call('HMGET', KEYS[1], 'level', 'at', 'maximum', 'rate')
-local maximum, rate = tonumber(known[3] or ARGV[1]), tonumber(known[4] or ARGV[2])
-local level = tonumber(known[1] or maximum)
-level = math.min(maximum, level + math.max(0, now - tonumber(known[2] or now)) * rate)
+local level, maximum, rate
 local function keep()
-  redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', string.format('%.6f', now),
-             'maximum', tostring(maximum), 'rate', tostring(rate))
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  redis.call('EXPIRE', KEYS[2], ARGV[3])
+  if maximum then
+    redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', string.format('%.6f', now),
+               'maximum', tostring(maximum), 'rate', tostring(rate))
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+  end
+  redis.call('EXPIRE', KEYS[2], ARGV[1])
 end
 """
 
 TAKE = (
     _BEGIN
     + """
-local cost = math.min(tonumber(ARGV[4]), maximum)
-local wait = math.max(0, (cost - level) / rate)
-if wait > tonumber(ARGV[5]) then return {0, tostring(wait)} end
-level = level - cost
-redis.call('ZADD', KEYS[2], string.format('%.6f', now + wait + tonumber(ARGV[7])), ARGV[6] .. ':' .. tostring(cost))
+local known = redis.call('HMGET', KEYS[1], 'level', 'at', 'maximum', 'rate')
+local cost, wait = tonumber(ARGV[2]), 0
+if known[3] then
+  maximum, rate = tonumber(known[3]), tonumber(known[4])
+  level = math.min(maximum, tonumber(known[1]) + math.max(0, now - tonumber(known[2])) * rate)
+  cost = math.min(cost, maximum)
+  wait = math.max(0, (cost - level) / rate)
+  if wait > tonumber(ARGV[3]) then return {0, tostring(wait)} end
+  level = level - cost
+end
+redis.call('ZADD', KEYS[2], string.format('%.6f', now + wait + tonumber(ARGV[5])), ARGV[4] .. ':' .. tostring(cost))
 keep()
 return {1, tostring(wait)}
 """
@@ -143,11 +143,11 @@ LEARN = (
     _BEGIN
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.6f', now))
-maximum, rate = tonumber(ARGV[4]), tonumber(ARGV[6])
-level = math.min(tonumber(ARGV[5]), maximum)
+maximum, rate = tonumber(ARGV[2]), tonumber(ARGV[4])
+level = math.min(tonumber(ARGV[3]), maximum)
 for _, held in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local receipt, cost = string.match(held, '^(.*):(.*)$')
-  if receipt == ARGV[7] then redis.call('ZREM', KEYS[2], held) else level = level - tonumber(cost) end
+  if receipt == ARGV[5] then redis.call('ZREM', KEYS[2], held) else level = level - tonumber(cost) end
 end
 keep()
 return tostring(level)
@@ -184,7 +184,7 @@ class SharedBucket:
         if monotonic() < self._away_until:
             return None
         try:
-            return script(self._keys, [UNTOLD_MAXIMUM, UNTOLD_RATE, _KEPT_SECONDS, *given])
+            return script(self._keys, [_KEPT_SECONDS, *given])
         except (RedisError, OSError) as error:
             self._away_until = monotonic() + _REDIS_AWAY.total_seconds()
             log.warning("cost_bucket_not_shared", reason=f"{type(error).__name__}: {error}"[:200])

@@ -397,6 +397,13 @@ def test_who_waits_goes_in_turn():
     assert account.take(50, 30, "e", now=1) == (True, 3)
 
 
+def test_nothing_is_held_back_from_a_shop_that_has_told_nothing_yet():
+    account = Account()
+    assert all(account.take(900, 0, str(number), now=0) == (True, 0) for number in range(50))
+    account.learn(1000, 950, 50, "0", now=0)  # 49 of them are still on their way
+    assert account.take(1, 0, "late", now=0)[0] is False
+
+
 def test_what_others_have_taken_is_held_back_from_what_the_api_tells():
     account = Account()
     account.take(100, 0, "mine", now=0)
@@ -415,12 +422,13 @@ def test_what_others_have_taken_is_held_back_from_what_the_api_tells():
 def test_never_more_is_let_through_than_the_bucket_restores(calls: list[tuple[float, float, bool, float]]):
     """Whatever is asked: in any time window the calls that start cost at most a full bucket and what it restores."""
     account, now, starts = Account(), 0.0, []
+    account.learn(1000, 1000, 50, None, now=0)
     for number, (pause, asked, _, _) in enumerate(calls):
         now += pause
         taken, wait = account.take(asked, 60, str(number), now=now)
         if taken:
             starts.append((now + wait, min(asked, 1000)))
-        assert account.level <= account.maximum
+        assert account.level <= 1000
     starts.sort()
     for first in range(len(starts)):
         spent = 0.0
