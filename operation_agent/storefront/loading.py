@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import psycopg
 from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from operation_agent.events import queue
@@ -76,6 +78,12 @@ class Loader:
             self.told(error)
             put_off(self.engine, self.shop, found, error, self.clock)
             return False
+        except (OperationalError, InterfaceError):  # the database's trouble: the lease ends, and the sweep rings again
+            raise
+        except Exception as error:  # ours: it is tried again, and seen by who looks at the sync
+            told = Retryable(f"{type(error).__name__}: {error}"[:500], code="internal")
+            put_off(self.engine, self.shop, found, told, self.clock)
+            raise
 
     def _step(self, found: Sync) -> bool:
         if found.cancel_by is not None:
@@ -97,7 +105,7 @@ class Loader:
 
     def _check(self, found: Sync) -> bool:
         assert found.operation_id is not None
-        export = self.storefront.check_export(found.operation_id)
+        export = self.storefront.check_export(found.kind, found.operation_id)
         if export.failed is not None:
             return self._failed(found, export)
         at = self.clock.now()
@@ -154,6 +162,19 @@ class Loader:
         return False
 
     def _store(self, found: Sync, batch: list[Exported]) -> Sync:
+        """Store a batch; when the database cannot hold something in it, by halves, until what it cannot hold is found
+        and refused."""
+        try:
+            return self._commit(found, batch)
+        except (DataError, psycopg.DataError) as error:
+            told = " ".join(str(getattr(error, "orig", error)).split())[:300]
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return self._store(self._store(found, batch[:half]), batch[half:])
+        (one,) = batch
+        return self._commit(found, [replace(one, events=(), tellings=(), refused=f"the database refuses it: {told}")])
+
+    def _commit(self, found: Sync, batch: list[Exported]) -> Sync:
         at = self.clock.now()
         with for_shop(self.engine, self.shop.id) as session:
             counted = storing.store(session, self.shop, found, batch)

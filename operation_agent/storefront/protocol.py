@@ -23,7 +23,7 @@ SYNC_KINDS: tuple[SyncKind, ...] = ("products", "collections", "inventory", "cus
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A prepared export. `operation_id` is the vendor's; `total` its count of top-level objects so far, `size` of the
+    """A prepared export. `operation_id` is the vendor's; `total` its count of objects so far, as `Exported` counts them, `size` of the
     whole result in bytes, once they are known.
 
     `ready`: `url` can be read (None and ready: there is nothing). `failed` says why there will be no result, `again`
@@ -138,7 +138,9 @@ class Exports(Protocol):
         """Ask for everything of a kind (changed since then). Raises ExportBusy while other exports run."""
         ...
 
-    def check_export(self, operation_id: str) -> Export: ...
+    def check_export(self, kind: SyncKind, operation_id: str) -> Export:
+        """How far the export of a kind is."""
+        ...
 
     def cancel_export(self, operation_id: str) -> None: ...
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from integrations.registry import STOREFRONTS
 from operation_agent import agent
 from operation_agent.events.event import PAST
 from operation_agent.kit.errors import Conflict, NotFound, Rejected
 from operation_agent.store.session import for_shop
-from operation_agent.storefront import loading, steps, sync
+from operation_agent.storefront import loading, steps, storing, sync
 from operation_agent.strategies import calendar
 from tests.integration.syncing import NOW, Stage, stage
 from tests.shopify_nodes import line_node, money, order_node, orders
@@ -82,6 +84,38 @@ def test_refused_objects_are_counted_and_the_first_kept_with_their_reasons(shop:
     assert done.first_refusals[0] == {
         "key": "gid://shopify/Order/100", "reason": "the amount is in 'EUR' and the shop's currency is USD",
     }  # fmt: skip
+
+
+def test_what_the_database_cannot_hold_is_refused_and_its_neighbours_are_stored(
+    shop: Stage, shopify_peer: Peer, monkeypatch
+):
+    real = storing.store
+
+    def store(session, shop_, sync_, batch):
+        if any(one.key == "3" and not one.refused for one in batch):
+            session.execute(text("SELECT CAST('9999999999' AS text)::integer"))
+        return real(session, shop_, sync_, batch)
+
+    monkeypatch.setattr(storing, "store", store)
+    put_lines(shopify_peer, orders(6))
+    done = shop.sync()
+    assert (done.state, done.objects_done, done.missing, done.refused) == ("done", 6, 5, 1)
+    (refusal,) = done.first_refusals
+    assert refusal["key"] == "3" and "out of range for type integer" in refusal["reason"]
+
+
+def test_a_mistake_of_ours_is_seen_at_the_sync_and_ends_it(shop: Stage, shopify_peer: Peer, monkeypatch):
+    def store(*_):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(storing, "store", store)
+    put_lines(shopify_peer, orders(2))
+    asked = shop.ask()
+    for _ in range(steps.MOST_ATTEMPTS + 3):
+        with suppress(ZeroDivisionError):
+            shop.task()
+    seen = shop.get(asked.id)
+    assert seen.state == "failed" and "ZeroDivisionError: oops" in (seen.error or "")
 
 
 def test_refunds_and_parcels_come_with_their_orders(shop: Stage, shopify_peer: Peer):

@@ -349,6 +349,12 @@ def test_an_order_that_makes_no_sense_is_refused_by_name(change, named):
         orders.order(order_node(1, **change), [], "USD")
 
 
+def test_an_order_of_more_pieces_than_a_number_holds_is_refused():
+    lines = [line_node(1, number, quantity=1_000_000) for number in range(2_148)]
+    with pytest.raises(Rejected, match="pieces"):
+        orders.order(order_node(1), lines, "USD")
+
+
 # -- lines and objects --------------------------------------------------------------------------------------------
 
 

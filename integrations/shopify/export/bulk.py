@@ -62,19 +62,17 @@ def start_export(client: Shopify, kind: SyncKind, *, since: datetime | None) -> 
     return Export(operation_id=str(made["bulkOperation"]["id"]))
 
 
-def check_export(client: Shopify, operation_id: str) -> Export:
+def check_export(client: Shopify, kind: SyncKind, operation_id: str) -> Export:
     """How far it is. Raises the errors of the client."""
     node = client.query("bulk_operation", {"id": operation_id})["bulkOperation"]
     if node is None:
         return Export(operation_id, failed="Shopify does not know the export any more")
     status = node["status"]
+    total = _number(node, "objectCount" if kind in ALONE else "rootObjectCount")
     if status in _RUNNING:
-        return Export(operation_id, total=_number(node, "rootObjectCount"))
+        return Export(operation_id, total=total)
     if status == "COMPLETED":
-        return Export(
-            operation_id, ready=True, url=node["url"], total=_number(node, "rootObjectCount"),
-            size=_number(node, "fileSize"),
-        )  # fmt: skip
+        return Export(operation_id, ready=True, url=node["url"], total=total, size=_number(node, "fileSize"))
     if status == "FAILED":
         code = node.get("errorCode")
         return Export(operation_id, failed=_WHY.get(code, f"Shopify says {code}"), again=code != "ACCESS_DENIED")

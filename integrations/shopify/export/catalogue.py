@@ -106,7 +106,7 @@ def level(piece: Piece, _currency: str, _received_at: datetime) -> Exported:
     """A line is a location, of which nothing is kept, or what there is of one item at the location above it."""
     node = piece.node
     if "__parentId" not in node:
-        return Exported(nodes.number_of(node, "Location"), None, piece.end, is_whole=False)
+        return Exported(nodes.number_of(node, "Location"), None, piece.end)
     location = fields.global_id(node, "__parentId", "Location")[1]
     item = nodes.of_nested(node, "item", "InventoryItem")
     if item is None:

@@ -22,8 +22,8 @@ class ShopifyExports:
     def start_export(self, kind: SyncKind, *, since: datetime | None) -> Export:
         return bulk.start_export(self._client, kind, since=since)
 
-    def check_export(self, operation_id: str) -> Export:
-        return bulk.check_export(self._client, operation_id)
+    def check_export(self, kind: SyncKind, operation_id: str) -> Export:
+        return bulk.check_export(self._client, kind, operation_id)
 
     def cancel_export(self, operation_id: str) -> None:
         bulk.cancel_export(self._client, operation_id)

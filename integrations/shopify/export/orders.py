@@ -21,6 +21,7 @@ _SHIPMENT = frozenset({
     "attempted_delivery", "confirmed", "delivered", "failure", "in_transit", "label_printed", "label_purchased",
     "out_for_delivery", "ready_for_pickup",
 })  # fmt: skip
+_MOST_PIECES = 2**31 - 1
 _CALLED_BACK = frozenset({"CANCELLED", "ERROR", "FAILURE"})
 
 
@@ -69,7 +70,7 @@ def order(node: Node, lines: list[Node], currency: str) -> Order:
         checkout_token=fields.token(node, "checkoutToken"),
         source_name=fields.text(node, "sourceName"),
         discount_codes=_codes(node),
-        lines=[_line(one, currency) for one in lines],
+        lines=_lines(lines, currency),
         refunds=[_refund(one, order_id, currency) for one in fields.objects(node, "refunds")],
     )
 
@@ -98,6 +99,13 @@ def _codes(node: Node) -> tuple[str, ...]:
     if not isinstance(listed, list):
         raise Rejected("`discountCodes` is a list of texts", code="field_type", where="discountCodes")
     return tuple(dict.fromkeys(code[: fields.LONGEST_ID] for code in listed if isinstance(code, str) and code))
+
+
+def _lines(nodes_: list[Node], currency: str) -> list[Line]:
+    found = [_line(one, currency) for one in nodes_]
+    if sum(line.quantity for line in found) > _MOST_PIECES:
+        raise Rejected(f"an order has at most {_MOST_PIECES} pieces", code="quantity", where="lineItems")
+    return found
 
 
 def _line(node: Node, currency: str) -> Line:
