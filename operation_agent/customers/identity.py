@@ -7,8 +7,9 @@ A new identity that another worker has just created shows as a conflict: the bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
@@ -20,7 +21,7 @@ from operation_agent.kit.ids import as_uuid
 from operation_agent.store.shops import Shop
 
 from . import merging
-from .linking import ACTION, Identity, Linker, Person, lookups
+from .linking import ACTION, Identity, Linker, Person, is_provider_event, lookups
 
 _ATTEMPTS = 5
 
@@ -54,8 +55,12 @@ def resolve(session: Session, shop: Shop, events: Sequence[Event]) -> dict[UUID,
 
 def _resolve_once(session: Session, shop: Shop, events: Sequence[Event]) -> dict[UUID, Resolved | None]:
     wanted = sorted({identity for event in events for identity in lookups(event)})
-    linker = Linker(shop.seed, _owners(session, shop.id, wanted) if wanted else {})
+    owners, known = _owners(session, shop.id, wanted) if wanted else ({}, {})
+    linker = Linker(shop.seed, owners)
     people = [(event.id, linker.take(event)) for event in events]
+    seen = _first_seen(events)
+    _see_earlier(session, shop.id, {one: at for one, at in seen.items() if one in known and at < known[one]})
+    linker.links = {one: (person, min(at, seen.get(one, at))) for one, (person, at) in linker.links.items()}
     if linker.links:
         _insert_identities(session, shop.id, linker)
         _insert_customers(session, shop.id, linker)
@@ -63,6 +68,29 @@ def _resolve_once(session: Session, shop: Shop, events: Sequence[Event]) -> dict
     if linker.merges:
         merging.merge(session, shop.id, linker.merges)
     return {event_id: _resolved(person.root()) if person else None for event_id, person in people}
+
+
+def _first_seen(events: Sequence[Event]) -> dict[Identity, datetime]:
+    """When each identity was first there, in whatever order its events came; a provider's event is no sign of it."""
+    seen: dict[Identity, datetime] = {}
+    for event in events:
+        for one in () if is_provider_event(event) else lookups(event):
+            seen[one] = min(seen.get(one, event.occurred_at), event.occurred_at)
+    return seen
+
+
+def _see_earlier(session: Session, shop_id: UUID, earlier: Mapping[Identity, datetime]) -> None:
+    if not earlier:
+        return
+    kinds, values = map(list, zip(*sorted(earlier), strict=True))
+    session.execute(
+        text(
+            "UPDATE identities i SET first_seen_at = r.at FROM (SELECT * FROM unnest(CAST(:kinds AS text[]),"
+            " CAST(:values AS text[]), CAST(:times AS timestamptz[])) AS r (kind, value, at)) AS r"
+            " WHERE i.shop_id = :shop_id AND i.kind = r.kind AND i.value = r.value AND r.at < i.first_seen_at"
+        ),
+        {"shop_id": shop_id, "kinds": kinds, "values": values, "times": [earlier[one] for one in sorted(earlier)]},
+    )
 
 
 def _resolved(person: Person) -> Resolved:
@@ -84,14 +112,14 @@ def lock(session: Session, shop_id: UUID, customer_ids: Sequence[UUID]) -> list[
 
 _OWNERS = text("""
 WITH found AS (
-  SELECT i.kind, i.value, i.customer_id
+  SELECT i.kind, i.value, i.customer_id, i.first_seen_at AS known_at
   FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS w (kind, value)
   JOIN identities i ON i.shop_id = :shop_id AND i.kind = w.kind AND i.value = w.value
   UNION ALL
-  SELECT 'action', a.id::text, a.customer_id FROM actions a
+  SELECT 'action', a.id::text, a.customer_id, NULL FROM actions a
   WHERE a.shop_id = :shop_id AND a.id = ANY(CAST(:actions AS uuid[]))
 )
-SELECT f.kind, f.value, c.id, c.random_key, c.first_seen_at, c.last_seen_at,
+SELECT f.kind, f.value, f.known_at, c.id, c.random_key, c.first_seen_at, c.last_seen_at,
        c.external_id IS NOT NULL AS has_external, c.shopify_id IS NOT NULL AS has_shopify
 FROM found f JOIN customers c ON c.shop_id = :shop_id AND c.id = f.customer_id
 WHERE c.merged_into IS NULL
@@ -100,7 +128,10 @@ FOR NO KEY UPDATE OF c
 """)
 
 
-def _owners(session: Session, shop_id: UUID, wanted: Sequence[Identity]) -> dict[Identity, Person]:
+def _owners(
+    session: Session, shop_id: UUID, wanted: Sequence[Identity]
+) -> tuple[dict[Identity, Person], dict[Identity, datetime]]:
+    """Whose these identities are, and when each was first seen as far as we know."""
     own = [identity for identity in wanted if identity[0] != ACTION]
     rows = session.execute(
         _OWNERS,
@@ -113,9 +144,12 @@ def _owners(session: Session, shop_id: UUID, wanted: Sequence[Identity]) -> dict
     )
     people: dict[UUID, Person] = {}
     owners: dict[Identity, Person] = {}
-    for kind, value, *columns in rows:
+    known: dict[Identity, datetime] = {}
+    for kind, value, known_at, *columns in rows:
         owners[(kind, value)] = people.setdefault(columns[0], Person(*columns))
-    return owners
+        if known_at is not None:
+            known[(kind, value)] = known_at
+    return owners, known
 
 
 def _insert_identities(session: Session, shop_id: UUID, linker: Linker) -> None:

@@ -69,7 +69,7 @@ def state(engine, shop_id: UUID) -> dict[str, list[tuple]]:
     queries = {
         "customers": "SELECT random_key, external_id, email, traits, trait_times, first_seen_at, last_seen_at"
         " FROM customers WHERE merged_into IS NULL",
-        "identities": "SELECT kind, value FROM identities ORDER BY 1, 2",
+        "identities": "SELECT kind, value, first_seen_at FROM identities ORDER BY 1, 2",
         "orders": "SELECT source_order_id, customer_id IS NULL, ordered_at, total_minor, refunded_minor, quantity,"
         " discount_codes, cancelled_at, updated_at, event_id FROM orders ORDER BY 1",
         "consents": "SELECT channel, topic, state, changed_at, event_id FROM consents ORDER BY 1, 2",
