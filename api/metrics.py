@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from operation_agent.actions import code_pools
 from operation_agent.kit.clock import SYSTEM, monotonic
 from operation_agent.store.session import for_shop, for_system
 from operation_agent.store.shops import Shop, list_shops
@@ -150,6 +151,7 @@ class _Tables(Collector):
                     _actions(session, shop, families)
                     _calls(session, shop, families)
                     _problems(session, shop, families)
+                    _pools(session, shop, families)
                     _syncs(session, shop, families)
             except DBAPIError:
                 families.skipped.add_metric([shop.slug], 1)
@@ -175,6 +177,11 @@ class _Families:
             "opagent_action_call_seconds",
             "From an event's receipt to the first call of the provider, of undelayed actions",
             labels=["shop", "channel"],
+        )
+        self.pools = GaugeMetricFamily(
+            "opagent_code_pool_codes",
+            "Codes of an open pool: free ones, and coupon steps that wait for one",
+            labels=["shop", "pool", "kind"],
         )
         self.problems = GaugeMetricFamily(
             "opagent_integration_problem",
@@ -243,6 +250,12 @@ def _syncs(session: Session, shop: Shop, families: _Families) -> None:
         if health.synced_at is not None:
             age = (SYSTEM.now() - health.synced_at).total_seconds()
             families.sync_age.add_metric([shop.slug, kind], age)
+
+
+def _pools(session: Session, shop: Shop, families: _Families) -> None:
+    for name, stock in code_pools.open_stocks(session, shop.id).items():
+        families.pools.add_metric([shop.slug, name, "free"], stock.free)
+        families.pools.add_metric([shop.slug, name, "waiting"], stock.waiting)
 
 
 def _problems(session: Session, shop: Shop, families: _Families) -> None:

@@ -202,6 +202,15 @@ def stocks(session: Session, shop_id: UUID, pool_ids: Sequence[UUID] | None = No
     return {row.id: Stock(**{name: getattr(row, name) for name in names}) for row in rows}
 
 
+def open_stocks(session: Session, shop_id: UUID) -> dict[str, Stock]:
+    """Of every pool that is not closed, by its name."""
+    rows = session.execute(
+        text("SELECT id, name FROM code_pools WHERE shop_id = :shop AND state <> 'closed'"), {"shop": shop_id}
+    )
+    names = {row.id: row.name for row in rows}
+    return {names[one]: stock for one, stock in stocks(session, shop_id, list(names)).items()} if names else {}
+
+
 def problem_of(pool: Pool, stock: Stock) -> Literal["failed", "empty", "low"] | None:
     """What an operator should look at."""
     if pool.state == "failed":

@@ -95,6 +95,17 @@ SET since = LEAST(segment_members.since, EXCLUDED.since),
     as_of = LEAST(segment_members.as_of, EXCLUDED.as_of)
 """  # noqa: S608
 
+# codes of a pool are one for each customer: where both have one, the survivor's is told from now on
+_POOL_CODES = f"""
+UPDATE pool_codes k SET customer_id = first.into_id
+FROM (SELECT DISTINCT ON (p.pool_id, m.into_id) p.pool_id, p.number, m.into_id
+      FROM {_PAIRS} JOIN pool_codes p ON p.shop_id = :shop_id AND p.customer_id = m.from_id
+      WHERE NOT EXISTS (SELECT 1 FROM pool_codes s
+                        WHERE s.shop_id = :shop_id AND s.pool_id = p.pool_id AND s.customer_id = m.into_id)
+      ORDER BY p.pool_id, m.into_id, p.given_at, p.number) AS first
+WHERE k.shop_id = :shop_id AND k.pool_id = first.pool_id AND k.number = first.number
+"""  # noqa: S608
+
 _LEFT_BEHIND = ("consents", "assignments", "enrolments", "customer_features", "cluster_members", "segment_members")
 
 
@@ -130,7 +141,7 @@ def merge(session: Session, shop_id: UUID, merges: Sequence[Merge]) -> None:
             text(f"UPDATE {table} t SET customer_id = m.into_id FROM {_PAIRS}"  # noqa: S608
                  " WHERE t.shop_id = :shop_id AND t.customer_id = m.from_id"), values,
         )  # fmt: skip
-    for statement in (_CONSENTS, _ASSIGNMENTS, _ENROLMENTS, _SEGMENTS):
+    for statement in (_CONSENTS, _ASSIGNMENTS, _ENROLMENTS, _SEGMENTS, _POOL_CODES):
         session.execute(text(statement), values)
     for table in _LEFT_BEHIND:
         session.execute(

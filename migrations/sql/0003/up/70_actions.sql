@@ -82,7 +82,7 @@ CREATE TABLE pool_codes (
   PRIMARY KEY (shop_id, pool_id, number), UNIQUE (shop_id, pool_id, code),
   CHECK (customer_id IS NULL OR is_made)
 );
-CREATE UNIQUE INDEX pool_codes_one_each ON pool_codes (shop_id, pool_id, customer_id) WHERE customer_id IS NOT NULL;
+CREATE UNIQUE INDEX pool_codes_one_each ON pool_codes (shop_id, customer_id, pool_id) WHERE customer_id IS NOT NULL;
 CREATE INDEX pool_codes_free ON pool_codes (shop_id, pool_id, number)
   WHERE is_made AND given_at IS NULL;
 CREATE INDEX pool_codes_unmade ON pool_codes (shop_id, pool_id, number) WHERE NOT is_made AND refused IS NULL;
