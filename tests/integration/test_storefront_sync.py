@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,10 @@ from sqlalchemy import text
 
 from integrations.registry import STOREFRONTS
 from operation_agent import agent
-from operation_agent.events.event import PAST
+from operation_agent.customers.identity import Resolved
+from operation_agent.events.event import PAST, Event
 from operation_agent.kit.errors import Conflict, NotFound, Rejected
+from operation_agent.kit.ids import new_id
 from operation_agent.store.session import for_shop
 from operation_agent.storefront import loading, steps, storing, sync
 from operation_agent.strategies import calendar
@@ -163,6 +165,34 @@ def test_everything_a_shop_has_is_mirrored_from_its_own_exports(shop: Stage, sho
     assert (again.missing, again.stale) == (0, 0)
     again = shop.sync("customers", "reconcile")
     assert (again.missing, again.stale, again.events) == (0, 0, 0)
+
+
+def test_an_order_as_shopify_itself_exports_it_is_read(shop: Stage, shopify_peer: Peer):
+    """The peer answers by the published schema, from an order that was put there and no line of ours."""
+    shopify_peer.put(
+        Customer={"id": 7001, "email": "ann@example.com", "phone": "+16135550142"},
+        Order={
+            "id": 12, "name": "#12", "createdAt": "2026-05-01T10:00:00Z", "processedAt": "2026-05-01T10:00:00Z",
+            "displayFinancialStatus": "PAID", "displayFulfillmentStatus": "UNFULFILLED", "test": False,
+            "currencyCode": "USD", "presentmentCurrencyCode": "USD", "totalPriceSet": "24.00",
+            "totalDiscountsSet": "1.00", "totalTaxSet": "2.00", "totalShippingPriceSet": "5.00", "sourceName": "web",
+            "customer": "gid://shopify/Customer/7001", "discountCodes": ["SPRING"], "refunds": [], "fulfillments": [],
+            "cancelledAt": None, "cartToken": None, "checkoutToken": None,
+            "lineItems": [
+                {"__typename": "LineItem", "id": "gid://shopify/LineItem/30", "title": "Tea", "sku": "T1",
+                 "quantity": 2, "currentQuantity": 2, "product": None, "variant": None, "originalUnitPriceSet": "10.00",
+                 "discountAllocations": []},
+            ],
+        },
+    )  # fmt: skip
+    done = shop.sync()
+    assert (done.state, done.objects_done, done.missing) == ("done", 1, 1), (done.error, done.first_refusals)
+    shop.process()
+    (order,) = shop.run(
+        "SELECT source_order_id, total_minor, discount_codes, quantity FROM orders WHERE shop_id = :shop"
+    )
+    assert order == ("12", 2400, ["SPRING"], 2)
+    assert shop.run("SELECT shopify_id, email FROM customers WHERE shop_id = :shop") == [("7001", "ann@example.com")]
 
 
 def test_what_has_left_a_product_is_gone_after_the_next_load(shop: Stage, shopify_peer: Peer):
@@ -445,3 +475,16 @@ def test_a_first_load_sets_nothing_off_though_its_orders_are_new(shop: Stage, sh
     shop.sync(mode="reconcile")
     shop.process()
     assert set(set_off) == {"order.created:3", "order.paid:3"}
+
+
+def test_moments_of_which_only_history_is_told_move_nobody_into_a_group():
+    """What came by webhook at the same moment counts; and another moment of the same customer does."""
+
+    def event(at: datetime, **context: bool) -> Event:
+        return Event(new_id(), "shopify", new_id().hex, "order.paid", at, NOW, {}, context=context)
+
+    earlier = NOW - timedelta(hours=1)
+    past, both, live = event(earlier, **{PAST: True}), event(NOW, **{PAST: True}), event(NOW)
+    ann = Resolved(new_id(), new_id())
+    people: agent.People = dict.fromkeys((past.id, both.id, live.id), ann)
+    assert agent._told_as_history([past, both, live], people) == {(ann.customer_id, earlier)}
