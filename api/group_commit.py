@@ -37,6 +37,8 @@ GATHER = 0.003
 processors whatever its size, so ten groups of six requests cost more than one of sixty. Measured by bench/intake.py."""
 ENOUGH = 200
 """Events that are committed without gathering more."""
+ENOUGH_REQUESTS = 30
+"""Requests that are: of 64 connections with a few events each, half are read while the other half is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class GroupCommitter:
         submission = _Submission(shop_id, events, loop.create_future())
         self._waiting.append(submission)
         self._waiting_events += len(events)
-        if self._waiting_events >= ENOUGH:
+        if self._is_enough():
             self._start(loop)
         elif self._next_start is None and len(self._idle) == WRITERS:
             self._next_start = loop.call_soon(self._start, loop)  # after the requests of this turn of the loop
@@ -90,6 +92,9 @@ class GroupCommitter:
         await asyncio.to_thread(self._pool.shutdown)
         for connection in self._idle:
             connection.close()
+
+    def _is_enough(self) -> bool:
+        return self._waiting_events >= ENOUGH or len(self._waiting) >= ENOUGH_REQUESTS
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._next_start is not None:
@@ -128,7 +133,7 @@ class GroupCommitter:
                 submission.answer.set_exception(result)
             else:
                 submission.answer.set_result(result)
-        if self._waiting_events >= ENOUGH or len(group) == 1:
+        if self._is_enough() or len(group) == 1:
             self._start(loop)
         elif self._next_start is None:
             self._next_start = loop.call_later(GATHER, self._start, loop)

@@ -65,17 +65,25 @@ def rendered(path: str, key: str, requests: int, batch: int) -> deque[bytes]:
     )
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """Sends the next request when the last answer is complete; tells `finished` when there is none."""
 
     def __init__(self, waiting: deque[bytes], statuses: Counter[bytes], waits: list[float]):
         self._waiting, self._statuses, self._waits = waiting, statuses, waits
         self._buffer = b""
         self._sent_at = 0.0
+        self._asked: asyncio.Future[None] | None = None
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
+
+    async def ask(self, raw: bytes) -> None:
+        """Send one request that does not wait in line; returns when it is answered."""
+        self._asked = asyncio.get_running_loop().create_future()
+        self._sent_at = monotonic()
+        self._transport.write(raw)
+        await self._asked
 
     def send_next(self) -> None:
         if not self._waiting:
@@ -100,9 +108,14 @@ class _Connection(asyncio.Protocol):
         self._statuses[head[9:12]] += 1
         self._waits.append(monotonic() - self._sent_at)
         self._buffer = b""
-        self.send_next()
+        if self._asked is None:
+            self.send_next()
+        else:
+            self._asked.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_exception(exc or ConnectionError("the server closed the connection"))
         if not self.finished.done():
             self.finished.set_exception(exc or ConnectionError("the server closed the connection"))
 
@@ -114,7 +127,7 @@ async def drive(port: int, waiting: deque[bytes], connections: int) -> dict[str,
     waits: list[float] = []
     loop = asyncio.get_running_loop()
     made = [
-        (await loop.create_connection(lambda: _Connection(waiting, statuses, waits), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Connection(waiting, statuses, waits), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     start = monotonic()

@@ -133,7 +133,7 @@ def _process(command: list[str], environment: dict[str, str], **options: Any) ->
 
 
 @contextmanager
-def _running() -> Iterator[Bench]:
+def running() -> Iterator[Bench]:
     from cli.datafolder import running_stack
     from operation_agent.store.engine import connect
 
@@ -367,7 +367,7 @@ def bare_celery(broker_url: str, tasks: int) -> float:
 
 
 def measure(*, seconds: float, first: float) -> dict[str, Any]:
-    with _running() as bench:
+    with running() as bench:
         _preload(bench)
         latency(bench, rate=20, seconds=3)  # every process has imported and compiled what it needs
         waits = latency(bench, rate=50, seconds=seconds)

@@ -6,6 +6,7 @@ the others are stored: refusing the whole delivery would make the provider send 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,7 +27,8 @@ from operation_agent.kit.clock import SYSTEM
 from operation_agent.kit.errors import Denied, Rejected
 from operation_agent.store.shops import Shop
 
-Slug = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The shop's slug")]
+SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
+Slug = Annotated[str, Path(pattern=f"^{SLUG}$", description="The shop's slug")]
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "The signature does not fit the body"},
     404: {"model": Problem, "description": "No such shop"},
@@ -73,11 +75,11 @@ class Read:
     """What the vendor calls this kind of delivery."""
 
 
-async def _delivery(request: Request) -> Delivery:
+async def delivery_of(request: Request) -> Delivery:
     return Delivery({name.lower(): value for name, value in request.headers.items()}, await request.body())
 
 
-Incoming = Annotated[Delivery, Depends(_delivery)]
+Incoming = Annotated[Delivery, Depends(delivery_of)]
 
 
 async def _held(request: Request) -> Services:
@@ -138,7 +140,14 @@ def _check(provider: Provider, delivery: Delivery, sender: Sender) -> None:
 
 
 async def _look_up(held: Services, provider: Provider, slug: str) -> Sender:
-    return await run_in_threadpool(held.senders.look_up, slug, provider.vendor, provider.secret)
+    """Deliveries that find the sender forgotten at the same moment share one look-up."""
+    asked, key = held.senders.running, (slug, provider.vendor)
+    if key not in asked:
+        asked[key] = asyncio.ensure_future(
+            run_in_threadpool(held.senders.look_up, slug, provider.vendor, provider.secret)
+        )
+        asked[key].add_done_callback(lambda _: asked.pop(key, None))
+    return await asyncio.shield(asked[key])
 
 
 async def _store(

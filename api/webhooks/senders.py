@@ -6,6 +6,7 @@ from the next request in this process, and within two seconds in the others.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -43,6 +44,8 @@ class Senders:
     def __init__(self, engine: Engine):
         self._engine = engine
         self._known: dict[tuple[str, str], tuple[float, Sender]] = {}
+        self.running: dict[tuple[str, str], asyncio.Future[Sender]] = {}
+        """Look-ups on their way, of the event loop only."""
 
     def remembered(self, slug: str, vendor: str) -> Sender | None:
         entry = self._known.get((slug, vendor))
