@@ -23,8 +23,8 @@ SYNC_KINDS: tuple[SyncKind, ...] = ("products", "collections", "inventory", "cus
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A prepared export. `operation_id` is the vendor's; `total` its count of objects so far, as `Exported` counts them, `size` of the
-    whole result in bytes, once they are known.
+    """A prepared export. `operation_id` is the vendor's; `total` its count of objects so far, as `Exported` counts,
+    `size` of the whole result in bytes, once they are known.
 
     `ready`: `url` can be read (None and ready: there is nothing). `failed` says why there will be no result, `again`
     whether asking anew may help.
