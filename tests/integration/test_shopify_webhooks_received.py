@@ -96,7 +96,7 @@ def test_another_shops_delivery_is_not_taken(client, engine, shop_id, path, conn
 
 
 def test_a_shop_behind_another_address_is_not_asked_for_its_domain(client, path, connect):
-    connect("https://proxy.example")
+    connect("https://gateway.example.com")
     body = orjson.dumps(order(1))
     assert client.post(path, content=body, headers=headers(body, Shop_Domain="any.myshopify.com")).status_code == 200
 
