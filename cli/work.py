@@ -10,7 +10,7 @@ import typer
 
 from cli.output import AsJson, show_json, show_table
 
-BENCHES = ("intake", "pipeline", "clustering", "rules", "campaign", "backtest", "first_load")
+BENCHES = ("intake", "shopify_intake", "pipeline", "clustering", "rules", "campaign", "backtest", "first_load")
 
 
 def cluster(
