@@ -127,7 +127,9 @@ def read_tags(node: Node) -> tuple[str, ...]:
 
 
 def text_variables(step: Step) -> set[str]:
-    """Every variable that the step's texts use."""
+    """Every variable that the step's texts use; only a message has texts."""
+    if not step.is_message:
+        return set()
     return {
         variable
         for value in step.parameters.values()
