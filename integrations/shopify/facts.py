@@ -103,12 +103,14 @@ def at_second(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
 
 
-def order_events(order: Order, *, received_at: datetime, is_update: bool) -> list[Event]:
+def order_events(
+    order: Order, *, received_at: datetime, is_update: bool, delivery: tuple[str, ...] = ()
+) -> list[Event]:
     """What an order says of itself: created, paid, cancelled, fulfilled, each refund; and with `is_update` that this is
     how it stands now. `order.paid` is told once, with the snapshot that came first: whatever may not be the first one
-    needs an update too. Of a test order only the last, unpaid. `received_at` is system time.
+    needs an update too. Of a test order only the last, unpaid. `received_at` is system time, `delivery` as in Event.
     """
-    told = _Telling(received_at, order_identity(order))
+    told = _Telling(received_at, order_identity(order), delivery)
     snapshot = order_properties(order)
     stands = told.event(
         f"order.updated:{order.order_id}@{snapshot['updated_at']}:{_content(snapshot, told.identity)}",
@@ -129,13 +131,15 @@ def order_events(order: Order, *, received_at: datetime, is_update: bool) -> lis
         if at is not None:
             events.append(told.event(f"{type_}:{order.order_id}", type_, at, {"order_id": order.order_id}))
     return events + [
-        refund_event(refund, order.currency, received_at=received_at) for refund in order.refunds if refund.amount_minor
+        refund_event(refund, order.currency, received_at=received_at, delivery=delivery)
+        for refund in order.refunds
+        if refund.amount_minor
     ]
 
 
-def refund_event(refund: Refund, currency: str, *, received_at: datetime) -> Event:
+def refund_event(refund: Refund, currency: str, *, received_at: datetime, delivery: tuple[str, ...] = ()) -> Event:
     """Money that went back. It names nobody: its order does."""
-    return _Telling(received_at, {}).event(
+    return _Telling(received_at, {}, delivery).event(
         f"order.refunded:{refund.refund_id}",
         "order.refunded",
         refund.refunded_at,
@@ -146,7 +150,7 @@ def refund_event(refund: Refund, currency: str, *, received_at: datetime) -> Eve
     )  # fmt: skip
 
 
-def customer_events(customer: Customer, *, received_at: datetime) -> list[Event]:
+def customer_events(customer: Customer, *, received_at: datetime, delivery: tuple[str, ...] = ()) -> list[Event]:
     """Who a customer is (unless `updated_at` is None), and each consent given or withdrawn. `received_at` is system
     time."""
     events = []
@@ -154,11 +158,11 @@ def customer_events(customer: Customer, *, received_at: datetime) -> list[Event]
         properties: dict[str, Any] = {"traits": dict(customer.traits) | _contact(customer)}
         if customer.tags is not None:
             properties["tags"] = sorted(customer.tags)
-        identified = _Telling(received_at, customer_identity(customer))
+        identified = _Telling(received_at, customer_identity(customer), delivery)
         said = _content(properties, identified.identity)
         source_id = f"customer:{customer.customer_id}@{at_second(customer.updated_at)}:{said}"
         events.append(identified.event(source_id, "customer.identified", customer.updated_at, properties))
-    told = _Telling(received_at, {"shopify": customer.customer_id})
+    told = _Telling(received_at, {"shopify": customer.customer_id}, delivery)
     for channel, (state, since) in sorted(customer.consents.items()):
         source_id = f"consent:{customer.customer_id}:{channel}@{at_second(since)}:{state}"
         properties = {"channel": channel, "topic": "marketing", "state": state}
@@ -166,10 +170,12 @@ def customer_events(customer: Customer, *, received_at: datetime) -> list[Event]
     return events
 
 
-def tellings_event(tellings: Sequence[Telling], *, received_at: datetime, occurred_at: datetime) -> Event:
+def tellings_event(
+    tellings: Sequence[Telling], *, received_at: datetime, occurred_at: datetime, delivery: tuple[str, ...] = ()
+) -> Event:
     """What the shop's own things are now. `occurred_at` is shop time, `received_at` system time."""
     written = records.to_json(tellings)
-    return _Telling(received_at, {}).event(
+    return _Telling(received_at, {}, delivery).event(
         f"storefront:{_content(written)}", "storefront.changed", occurred_at, {"tellings": written}
     )
 
@@ -246,6 +252,7 @@ class _Telling:
 
     received_at: datetime
     identity: dict[str, str]
+    delivery: tuple[str, ...] = ()
 
     def event(self, source_id: str, type_: str, occurred_at: datetime, properties: dict[str, Any]) -> Event:
         return Event(
@@ -257,4 +264,5 @@ class _Telling:
             received_at=self.received_at,
             identity=self.identity,
             properties=properties,
+            delivery=self.delivery,
         )

@@ -15,7 +15,7 @@ import base64
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
@@ -101,14 +101,13 @@ def parse(sent: Envelope, raw_body: bytes, *, currency: str, now: datetime, rece
         raise Rejected(f"the body is not JSON: {error}", code="json") from None
     if not isinstance(body, dict):
         raise Rejected("the body is an object", code="json")
-    webhook = Webhook(sent.topic, sent.version, sent.triggered_at, currency, now, received_at, raw_body)
+    webhook = Webhook(sent.topic, sent.version, sent.triggered_at, currency, now, received_at, raw_body, sent.delivery)
     try:
-        events = READERS.get(sent.topic, keeping.keep)(body, webhook)
+        return READERS.get(sent.topic, keeping.keep)(body, webhook)
     except Rejected as error:
         if not sent.is_newer:
             raise
-        events = keeping.keep(body, webhook, f"{error.where or error.code}: {error.detail}")
-    return [replace(event, delivery=sent.delivery) for event in events] if sent.delivery else events
+        return keeping.keep(body, webhook, f"{error.where or error.code}: {error.detail}")
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

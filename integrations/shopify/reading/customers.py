@@ -31,7 +31,7 @@ _STATES = {"subscribed": "subscribed", "unsubscribed": "unsubscribed"}
 
 
 def changed(body: Body, webhook: Webhook) -> list[Event]:
-    return facts.customer_events(customer(body, webhook.at), received_at=webhook.received_at)
+    return webhook.customer_events(customer(body, webhook.at))
 
 
 def deleted(body: Body, webhook: Webhook) -> list[Event]:
@@ -83,7 +83,7 @@ def consent_changed(body: Body, webhook: Webhook) -> list[Event]:
     """Of e-mail (`customer_id`) or SMS (`id`): only the consent is told."""
     customer_id = optional_identifier(body, "customer_id") or identifier(body, "id")
     found = Customer(customer_id, consents=_consents(body, webhook.at))
-    return facts.customer_events(found, received_at=webhook.received_at)
+    return webhook.customer_events(found)
 
 
 def customer(body: Body, at: datetime) -> Customer:

@@ -53,7 +53,7 @@ def refunded(body: Body, webhook: Webhook) -> list[Event]:
     found = refund(body, webhook.currency)
     if found.amount_minor == 0:
         return []
-    return [facts.refund_event(found, webhook.currency, received_at=webhook.received_at)]
+    return [facts.refund_event(found, webhook.currency, received_at=webhook.received_at, delivery=webhook.delivery)]
 
 
 def deleted_id(body: Body) -> str:

@@ -30,6 +30,7 @@ class Webhook:
     now: datetime
     received_at: datetime
     raw_body: bytes
+    delivery: tuple[str, ...] = ()
 
     @property
     def at(self) -> datetime:
@@ -60,6 +61,7 @@ class Webhook:
             received_at=self.received_at,
             identity=dict(identity or {}),
             properties=dict(properties),
+            delivery=self.delivery,
         )
 
     def changed(self, *tellings: Telling) -> Event:
@@ -68,10 +70,13 @@ class Webhook:
         for one in tellings:
             records.check(one)
         newest = max(one.updated_at for one in tellings)
-        return facts.tellings_event(tellings, received_at=self.received_at, occurred_at=newest)
+        return facts.tellings_event(tellings, received_at=self.received_at, occurred_at=newest, delivery=self.delivery)
+
+    def customer_events(self, customer: facts.Customer) -> list[Event]:
+        return facts.customer_events(customer, received_at=self.received_at, delivery=self.delivery)
 
     def order_events(self, order: facts.Order, *, is_update: bool) -> list[Event]:
-        return facts.order_events(order, received_at=self.received_at, is_update=is_update)
+        return facts.order_events(order, received_at=self.received_at, is_update=is_update, delivery=self.delivery)
 
 
 def precise(written: str) -> datetime | None:
