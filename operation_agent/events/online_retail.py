@@ -15,26 +15,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from operation_agent.kit.errors import Rejected
-from operation_agent.kit.ids import new_id
 from operation_agent.kit.money import MAXIMUM_MINOR
 from operation_agent.store.shops import Shop
 
-from . import catalogue, instants
-from .event import PAST, Event
-from .order_rows import SOURCE, Reading, read_identifier, read_instant
+from . import catalogue, instants, online_retail_events
+from .event import Event
+from .online_retail_events import CURRENCY, NAME, PENCE, Invoice, Line
+from .order_rows import Reading, read_identifier, read_instant
 from .tabular import Fault, Table
 
-NAME = "online-retail"
-CURRENCY = "GBP"
 ENCODINGS = ("utf-8-sig", "cp1252")
 """The CSV that goes round has its pound signs in Latin-1."""
 
@@ -50,7 +48,8 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 }
 _FILES = ("Online Retail.xlsx", "online_retail.parquet", "online_retail.xlsx", "online_retail.csv", "OnlineRetail.csv")
 _OPTIONS = ("date_format", "sheet")
-_CENT, _FINEST = Decimal(100), Decimal("0.000001")
+_FINEST = Decimal("0.000001")
+_NO_VALUE = (list, dict, bytes)
 _BEFORE_IT_WAS_READ = datetime.min.replace(tzinfo=UTC)
 
 
@@ -110,28 +109,6 @@ def _kind(invoice: str) -> Kind:
     return "sale" if invoice[0].isdigit() else "adjustment"
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    stock_code: str
-    title: str | None
-    quantity: int
-    price: Decimal
-
-    @property
-    def minor(self) -> Decimal:
-        """Pence, exactly."""
-        return self.quantity * self.price * _CENT
-
-
-@dataclass(slots=True)
-class _Invoice:
-    number: str
-    at: datetime | None = None
-    customer: str | None = None
-    country: str | None = None
-    lines: list[_Line] = field(default_factory=list)
-
-
 @dataclass(slots=True)
 class _Bought:
     """What is left to cancel of one stock code of one invoice."""
@@ -150,7 +127,7 @@ class Reader:
         self._now = now
         self._places = {role: table.columns.index(mapping[role]) for role in _COLUMNS}
         self._rows_left, day_first = self._survey(table)
-        self._open: dict[str, _Invoice] = {}
+        self._open: dict[str, Invoice] = {}
         self._bought: dict[tuple[str, str], dict[str, _Bought]] = {}
         pattern = mapping.get("date_format") or ("%d/%m/%Y %H:%M" if day_first else "%m/%d/%Y %H:%M")
         zone = ZoneInfo(shop.time_zone)
@@ -166,7 +143,7 @@ class Reader:
             number = self._required(values, "invoice")
         except Rejected as error:
             return Reading([], error.detail)
-        invoice = self._open.setdefault(number, _Invoice(number))
+        invoice = self._open.setdefault(number, Invoice(number))
         self._rows_left[number] -= 1
         refused = None
         try:
@@ -199,13 +176,9 @@ class Reader:
 
     def _value(self, values: Sequence[Any], role: str) -> Any:
         value = values[self._places[role]]
-        if isinstance(value, str):
-            if "\0" in value:
-                raise Rejected("holds a NUL character, which no database text may")
-            value = value.strip()
-        elif isinstance(value, list | dict | bytes):
+        if isinstance(value, _NO_VALUE):
             raise Rejected(f"the {role} is a {type(value).__name__}, not one value")
-        return None if value == "" else value
+        return value
 
     def _required(self, values: Sequence[Any], role: str) -> str:
         found = _identifier(self._value(values, role), role)
@@ -213,11 +186,10 @@ class Reader:
             raise Rejected(f"the {role} is empty")
         return found
 
-    def _add(self, invoice: _Invoice, values: Sequence[Any]) -> None:
-        title = self._value(values, "description")
-        line = _Line(
+    def _add(self, invoice: Invoice, values: Sequence[Any]) -> None:
+        line = Line(
             self._required(values, "stock_code"),
-            None if title is None else str(title)[:200],
+            _text(self._value(values, "description")),
             _quantity(self._value(values, "quantity")),
             _price(self._value(values, "price")),
         )
@@ -225,25 +197,24 @@ class Reader:
         at, customer = self._date(values), _identifier(self._value(values, "customer"), "customer")
         if invoice.lines and customer != invoice.customer:
             raise Rejected(f"invoice {invoice.number} is of customer {invoice.customer}, and here of {customer}")
-        country = self._value(values, "country")
-        invoice.customer, invoice.country = customer, None if country is None else str(country)[:100]
+        invoice.customer, invoice.country = customer, _text(self._value(values, "country"))
         invoice.at = at if invoice.at is None else min(at, invoice.at)
         invoice.lines.append(line)
 
     def _date(self, values: Sequence[Any]) -> datetime:
-        value = self._value(values, "date")
+        value = _stripped(self._value(values, "date"))
         if value is None:
             raise Rejected("the date is empty")
         return instants.settled(self._when(value), self._now, "the date")
 
     # -- invoices -------------------------------------------------------------------------------------------------
 
-    def _events(self, invoice: _Invoice, received_at: datetime) -> list[tuple[Event, int]]:
+    def _events(self, invoice: Invoice, received_at: datetime) -> list[tuple[Event, int]]:
         kind = _kind(invoice.number)
         if kind == "cancellation":
             return self._refunds(invoice, received_at)
         if kind == "adjustment":
-            return [_adjustment(invoice, "ledger.adjusted", invoice.lines, received_at)]
+            return [online_retail_events.adjustment(invoice, "ledger.adjusted", invoice.lines, received_at)]
         sold = [line for line in invoice.lines if line.quantity > 0]
         if invoice.customer is None and not any(line.price for line in sold):
             sold = []
@@ -251,12 +222,12 @@ class Reader:
         found = []
         if sold:
             self._remember(invoice, sold)
-            found.append(_order(invoice, sold, received_at))
+            found.append(online_retail_events.order(invoice, sold, received_at))
         if rest:
-            found.append(_adjustment(invoice, "stock.adjusted", rest, received_at))
+            found.append(online_retail_events.adjustment(invoice, "stock.adjusted", rest, received_at))
         return found
 
-    def _remember(self, invoice: _Invoice, sold: Sequence[_Line]) -> None:
+    def _remember(self, invoice: Invoice, sold: Sequence[Line]) -> None:
         if invoice.customer is None or invoice.at is None:
             return
         for line in sold:
@@ -265,14 +236,14 @@ class Reader:
             bought.pieces += line.quantity
             bought.minor += line.minor
 
-    def _refunds(self, invoice: _Invoice, received_at: datetime) -> list[tuple[Event, int]]:
+    def _refunds(self, invoice: Invoice, received_at: datetime) -> list[tuple[Event, int]]:
         """One of each order that lines of this cancellation belong to."""
-        by_order: dict[str, list[_Line]] = {}
+        by_order: dict[str, list[Line]] = {}
         for line in invoice.lines:
             by_order.setdefault(self._cancelled_order(invoice, line) or invoice.number, []).append(line)
-        return [_refund(invoice, order, lines, received_at) for order, lines in by_order.items()]
+        return [online_retail_events.refund(invoice, order, lines, received_at) for order, lines in by_order.items()]
 
-    def _cancelled_order(self, invoice: _Invoice, line: _Line) -> str | None:
+    def _cancelled_order(self, invoice: Invoice, line: Line) -> str | None:
         if invoice.customer is None or invoice.at is None:
             return None
         pieces, minor = -line.quantity, -line.minor
@@ -284,16 +255,35 @@ class Reader:
         return None
 
 
-@lru_cache(maxsize=100_000, typed=True)  # a value stands on twenty rows, on average
+def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise Rejected("holds a NUL character, which no database text may")
+        value = value.strip()
+    return None if value == "" else value
+
+
+# A value stands on twenty rows, on average: each is looked at once. Typed, since 1, 1.0 and True are one key otherwise.
+
+
+@lru_cache(maxsize=100_000, typed=True)
 def _identifier(value: Any, role: str) -> str | None:
-    return read_identifier(value, role)
+    return read_identifier(_stripped(value), role)
+
+
+@lru_cache(maxsize=100_000, typed=True)
+def _text(value: Any) -> str | None:
+    value = _stripped(value)
+    return None if value is None else str(value)[:200]
 
 
 def _instant(value: Any, zone: ZoneInfo, pattern: str) -> datetime:
     return read_instant(value, zone, pattern if isinstance(value, str) and "/" in value else None)
 
 
+@lru_cache(maxsize=100_000, typed=True)
 def _quantity(value: Any) -> int:
+    value = _stripped(value)
     try:
         pieces = int(value) if not isinstance(value, bool | float) or value == int(value) else 0
     except (TypeError, ValueError, OverflowError):
@@ -306,18 +296,19 @@ def _quantity(value: Any) -> int:
 @lru_cache(maxsize=100_000, typed=True)
 def _price(value: Any) -> Decimal:
     """Pounds. A float is what its shortest writing says: 2.55, and not the nearest binary fraction."""
+    value = _stripped(value)
     try:
         price = Decimal(str(value))
-        if not price.is_finite() or abs(price.adjusted()) > 20 or price * _CENT % _FINEST:
+        if not price.is_finite() or abs(price.adjusted()) > 20 or price * PENCE % _FINEST:
             raise InvalidOperation
     except InvalidOperation:
         raise Rejected(f"the price {str(value)[:40]!r} is not an amount of money") from None
-    if abs(price * _CENT) > MAXIMUM_MINOR:
+    if abs(price * PENCE) > MAXIMUM_MINOR:
         raise Rejected(f"the price {str(value)[:40]!r} is too large to be one")
     return price
 
 
-def _check_signs(kind: Kind, line: _Line) -> None:
+def _check_signs(kind: Kind, line: Line) -> None:
     if kind == "adjustment":
         return
     if line.price < 0:
@@ -326,67 +317,3 @@ def _check_signs(kind: Kind, line: _Line) -> None:
         raise Rejected(f"the quantity {line.quantity} is positive, on a cancellation")
     if kind == "sale" and line.quantity < 0 and line.price > 0:
         raise Rejected(f"the quantity {line.quantity} is negative at a price, on an invoice that is no cancellation")
-
-
-# -- events -------------------------------------------------------------------------------------------------------
-
-
-def _event(
-    invoice: _Invoice, source_id: str, type: str, lines: Sequence[_Line], received_at: datetime, *,
-    sign: int = 1, name: str | None = None, **said: Any,
-) -> tuple[Event, int]:  # fmt: skip
-    assert invoice.at is not None
-    properties = {
-        "invoice": invoice.number,
-        "currency": CURRENCY,
-        "country": invoice.country,
-        "products": [_product(number, line, sign) for number, line in enumerate(lines, 1)],
-        **said,
-    }
-    identity = {"external": invoice.customer} if invoice.customer else {}
-    event = Event(
-        new_id(), SOURCE, f"{NAME}:{source_id}", type, invoice.at, received_at, identity, properties, {PAST: True}, name
-    )
-    return event, len(lines)
-
-
-def _order(invoice: _Invoice, sold: Sequence[_Line], received_at: datetime) -> tuple[Event, int]:
-    return _event(
-        invoice, f"invoice:{invoice.number}", "order.paid", sold, received_at,
-        order_id=invoice.number,
-        total_minor=_whole(sum((line.minor for line in sold), Decimal(0))),
-        discount_minor=0,
-        quantity=sum(line.quantity for line in sold),
-        discount_codes=[],
-    )  # fmt: skip
-
-
-def _refund(invoice: _Invoice, order: str, lines: Sequence[_Line], received_at: datetime) -> tuple[Event, int]:
-    return _event(
-        invoice, f"refund:{invoice.number}:{order}", "order.refunded", lines, received_at, sign=-1,
-        order_id=order,
-        refund_id=invoice.number,
-        amount_minor=_whole(-sum((line.minor for line in lines), Decimal(0))),
-    )  # fmt: skip
-
-
-def _adjustment(invoice: _Invoice, name: str, lines: Sequence[_Line], received_at: datetime) -> tuple[Event, int]:
-    return _event(invoice, f"{name}:{invoice.number}", "custom", lines, received_at, name=name)
-
-
-def _product(number: int, line: _Line, sign: int) -> dict[str, Any]:
-    unit = line.price * _CENT
-    titled = {"title": line.title} if line.title else {}
-    return {
-        "line_id": str(number),
-        "product_id": line.stock_code,
-        "sku": line.stock_code,
-        **titled,
-        "quantity": sign * line.quantity,
-        "price_minor": _whole(unit),
-        "unit_minor": format(unit.normalize(), "f"),
-    }
-
-
-def _whole(minor: Decimal) -> int:
-    return int(minor.to_integral_value(ROUND_HALF_EVEN))

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from .online_retail import NAME
+from .online_retail_events import NAME
 from .order_rows import SOURCE
 
 
