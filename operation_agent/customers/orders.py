@@ -35,11 +35,9 @@ _CHANGES = {
 
 def apply(session: Session, shop: Shop, told: Sequence[Told]) -> None:
     """Write what these events say of orders, and make the orders follow."""
-    snaps: dict[str, list[Snapshot]] = {}
-    for event, person in told:
-        if event.type in snapshots.TYPES:
-            made = snapshots.of_event(event, person.customer_id if person else None, shop.currency)
-            snaps.setdefault(made.order_id, []).append(made)
+    snaps = snapshots.of_events(
+        ((event, person.customer_id if person else None) for event, person in told), shop.currency
+    )
     changed = _write_changes(session, shop.id, told)
     paid = {order for order, known in snaps.items() if any(one.paid_at for one in known)}
     _take_turns(session, shop.id, paid, _strays(told) - paid)
@@ -202,7 +200,8 @@ def _write_orders(session: Session, shop_id: UUID, rows: Sequence[Snapshot]) -> 
             **{name: [said[name] for said in says] for name in _CONTENT},
         },
     ).all()
-    ours = {row.source_order_id for row in stand if row.event_id in {one.event_id for one in rows}}
+    told = {one.event_id for one in rows}
+    ours = {row.source_order_id for row in stand if row.event_id in told}
     known = {row.source_order_id for row in stand if not row.is_new}
     _write_lines(session, shop_id, [one for one in rows if one.order_id in ours], known)
 
