@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from operation_agent.kit.errors import Rejected
-from rules import duration
+from rules import duration, offer
 from rules.limits import Cap
 
 
@@ -37,6 +37,18 @@ class ActionType:
     cost_minor: int
 
 
+_MONEY = {"type": "string", "description": "A decimal amount in units of the shop's currency"}
+_IDS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_SOME = {
+    "type": "object",
+    "required": ["quantity"],
+    "properties": {
+        "quantity": {"type": "integer", "minimum": 1},
+        "products": _IDS,
+        "collections": _IDS,
+        "percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+    },
+}
 _TEXTS = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
 
 CHANNELS: dict[str, ChannelKind] = {
@@ -62,10 +74,32 @@ TYPES: dict[str, ActionType] = {
         labels={"zh": "优惠券", "en": "Coupon"},
         schema={
             "type": "object",
-            "required": ["percent"],
+            "required": [],
+            "oneOf": [{"required": [kind]} for kind in offer.KINDS],
             "properties": {
                 "percent": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+                "amount": _MONEY,
+                "free_shipping": {"const": True},
+                "buy_x_get_y": {
+                    "type": "object",
+                    "required": ["buy", "get"],
+                    "properties": {"buy": _SOME, "get": _SOME},
+                },
                 "expires_in": {"type": "string", "description": "ISO 8601 duration, P14D by default"},
+                "minimum_subtotal": _MONEY,
+                "minimum_quantity": {"type": "integer", "minimum": 1},
+                "products": _IDS,
+                "collections": _IDS,
+                "maximum_shipping": _MONEY,
+                "usage_limit": {"type": "integer", "minimum": 1, "default": 1},
+                "once_per_customer": {"type": "boolean", "default": True},
+                "combines_with": {"type": "array", "items": {"enum": list(offer.CLASSES)}},
+                "eligible": {"enum": list(offer.ELIGIBLE)},
+                "customer_segments": _IDS,
+                "offer": {"type": "string", "description": "The same customer has one code for it while it lasts"},
+                "pool": {"type": "string", "description": "The code pool that the code is taken from"},
+                "worth": {**_MONEY, "description": "What one use is expected to cost, where it is not known"},
+                "code": {"type": "string", "description": "Set when it is taken, where it follows from the offer"},
             },
         },
         cost_minor=0,

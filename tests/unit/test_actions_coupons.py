@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,3 +213,12 @@ def test_a_code_for_one_customer_needs_their_account_at_the_shop():
     assert coupon(known, percent=10, eligible="customer")["customer"] == "77"
     with pytest.raises(Rejected, match="no account"):
         coupon(percent=10, eligible="customer")
+
+
+def test_the_steps_that_the_how_to_shows_are_steps():
+    page = (Path(__file__).parents[2] / "docs/howto/coupons.md").read_text()
+    listed = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    assert [offer.kind_of(read(**{k: v for k, v in one.items() if k != "action"}).parameters) for one in listed] == [
+        "percent", "amount", "free_shipping", "buy_x_get_y",
+    ]  # fmt: skip
+    assert all(f"`{key}`" in page or f"{key}:" in page for key in offer.KEYS)
