@@ -105,6 +105,7 @@ def test_traits_are_seen_with_their_own_type_also_inside_objects(desk):
     assert desk.holds(leaf("trait.size", 5, "gt"), ann, bob) == [True, None]
     assert desk.holds(leaf("trait.size", "7"), ann) == [None]  # a number is not a text
     assert desk.holds(leaf("trait.tags", "b", "contains"), ann, bob) == [True, None]
+    assert desk.holds(leaf("trait.tag:b", True), ann, bob) == [True, None]
     assert desk.holds(leaf("trait.address.city", "上海"), ann, bob) == [True, None]
     assert desk.holds(leaf("trait.vip", True), ann) == [True]
 
