@@ -16,11 +16,11 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from operation_agent.store import audit
+from operation_agent.store import audit, outbox
 from operation_agent.store.shops import Shop
 
-from .protocol import Export
-from .sync import COLUMNS, LEASE, Sync, of_row
+from .protocol import SYNC_KINDS, Export
+from .sync import COLUMNS, LEASE, TOPIC, Sync, of_row
 
 MOST_ATTEMPTS = 9
 """Times in a row that nothing was got on with before a sync fails; the waits between add up to a quarter of an hour."""
@@ -64,12 +64,30 @@ def still_running(session: Session, shop_id: UUID, sync: Sync, export: Export, *
 
 
 def ready(session: Session, shop_id: UUID, sync: Sync, export: Export, *, at: datetime) -> bool:
-    """The result can be read, from where reading stopped."""
+    """The result can be read, from where reading stopped. The storefront has room for another export now."""
     changes = {
         "state": "loading", "url": export.url, "url_at": at, "objects_total": export.total,
         "bytes_total": export.size, "loading_at": sync.loading_at or at, "wake_at": at,
     }  # fmt: skip
-    return _move(session, shop_id, sync, changes, at=at)
+    moved = _move(session, shop_id, sync, changes, at=at)
+    if moved:
+        _wake_next(session, shop_id, sync.vendor, at)
+    return moved
+
+
+def _wake_next(session: Session, shop_id: UUID, vendor: str, at: datetime) -> None:
+    """Whoever waits only because other exports ran tries again at once: the first in the order of a first load."""
+    woken = session.execute(
+        text(
+            "UPDATE storefront_syncs SET wake_at = :at WHERE shop_id = :shop AND id = ("
+            " SELECT id FROM storefront_syncs WHERE shop_id = :shop AND vendor = :vendor AND state = 'asked'"
+            " AND error_code = 'export_busy' ORDER BY array_position(CAST(:order AS text[]), kind) LIMIT 1)"
+            " AND wake_at > :at RETURNING kind"
+        ),
+        {"shop": shop_id, "vendor": vendor, "at": at, "order": list(SYNC_KINDS)},
+    ).scalar()
+    if woken is not None:
+        outbox.ring(session, shop_id, [(TOPIC, woken)], at=at)
 
 
 def address_expired(session: Session, shop_id: UUID, sync: Sync, *, at: datetime) -> bool:
@@ -115,6 +133,8 @@ def end(session: Session, shop: Shop, sync: Sync, state: str, *, at: datetime, e
     }  # fmt: skip
     if not _move(session, shop.id, sync, changes, at=at):
         return False
+    if sync.state == "running":
+        _wake_next(session, shop.id, sync.vendor, at)
     detail = {
         "vendor": sync.vendor, "kind": sync.kind, "mode": sync.mode, "objects": sync.objects_done,
         "missing": sync.missing, "stale": sync.stale, "refused": sync.refused, "error": error,

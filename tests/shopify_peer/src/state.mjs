@@ -14,7 +14,7 @@ const DEFAULTS = () => ({
   now: null, // ISO 8601: the clock stands there; null: it is the machine's
   version: '2026-07',
   throttle: { maximum: 2000, restoreRate: 100, maxCost: 1000 },
-  bulk: { polls: 1, limit: 1, lines: {}, fail: null, partial: false },
+  bulk: { polls: 1, limit: 5, lines: {}, fail: null, partial: false },
   redeem: { polls: 1 },
   oauth: { expiresIn: 3600, refreshExpiresIn: 90 * 86400, retainPrevious: true, scopes: null },
   app: { ...APP },
