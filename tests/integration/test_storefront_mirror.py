@@ -219,3 +219,21 @@ def test_writers_at_once_neither_deadlock_nor_lose_what_one_of_them_knows(engine
         thread.join()
     assert failures == []
     assert state(engine, shop_id) == told(engine, [[*lists, *tells]])
+
+
+@pytest.mark.parametrize("list_first", [True, False])
+def test_a_variant_told_of_while_its_product_is_listed_is_not_overlooked(engine, shop_id, list_first):
+    tellings: list[Telling] = [
+        Complete("variant", ("product_id", "1"), [("11",)], at(5)),
+        Record("variant", ("12",), at(2), {"product_id": "1"}),
+    ]
+    first, second = tellings if list_first else reversed(tellings)
+    other = threading.Thread(target=write, args=(engine, shop_id, second))
+    with for_shop(engine, shop_id) as session:
+        mirror.write(session, load_shop(session, shop_id), [first])
+        other.start()
+        other.join(0.5)
+    other.join()
+    assert [(row["variant_id"], row["deleted_at"]) for row in rows(engine, shop_id, "variants")] == [
+        ("11", None), ("12", at(2)),
+    ]  # fmt: skip

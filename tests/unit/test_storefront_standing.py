@@ -67,6 +67,12 @@ def test_two_full_tellings_of_one_moment_are_never_mixed():
     assert (state.value("title"), state.value("vendor")) in {("a", "y"), ("b", "x")}
 
 
+def test_of_several_deletions_the_first_counts_for_ever_and_the_last_for_what_may_return():
+    one, two = State(removed_at=at(5)), State(removed_at=at(7))
+    assert gone_since(PRODUCT, join(PRODUCT, two, one), None) == at(5)
+    assert gone_since(LEVEL, join(LEVEL, one, two), None) == at(7)
+
+
 def test_deleted_is_for_ever_unless_the_key_may_return():
     gone = State(removed_at=at(5))
     for heard in (4, 6):
