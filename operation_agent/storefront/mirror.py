@@ -26,6 +26,10 @@ from .records import KINDS, Complete, Kind, Record, Telling
 from .standing import State
 
 TYPE = "storefront.changed"
+_CHILDREN: dict[str, list[str]] = {}
+for _kind in KINDS.values():
+    if _kind.of is not None:
+        _CHILDREN.setdefault(_kind.of, []).append(_kind.name)
 Key = tuple[str, ...]
 _BUCKETS = 32
 
@@ -70,8 +74,9 @@ def write(session: Session, shop: Shop, tellings: Sequence[Telling]) -> Written:
     batches = {name: _Batch(kind) for name, kind in KINDS.items()}
     for one in tellings:
         batches[one.kind].take(one)
-    for batch in batches.values():
-        batch.end_with_parents(batches)
+        if isinstance(one, Record) and one.deleted:
+            for child in _CHILDREN.get(one.kind, ()):  # a deleted parent has no things any more
+                batches[child].listed(one.key[0], one.updated_at)
     used = [batch for batch in batches.values() if batch.states or batch.lists]
     _lock_parents(session, shop.id, used)
     for batch in used:
@@ -127,13 +132,6 @@ class _Batch:
 
     def listed(self, parent: str, at: datetime) -> None:
         self.lists[parent] = max(self.lists.get(parent, at), at)
-
-    def end_with_parents(self, batches: Mapping[str, _Batch]) -> None:
-        """A deleted parent has no things any more."""
-        if self.kind.of is not None:
-            for (parent, *_), state in batches[self.kind.of].states.items():
-                if state.removed_at is not None:
-                    self.listed(parent, state.removed_at)
 
     def parent_of(self, key: Key, state: State) -> str | None:
         column = self.kind.parent

@@ -117,7 +117,7 @@ def _two_ways(draw: st.DrawFn) -> tuple[list[Telling], list[list[Telling]]]:
     return tellings, [batch for batch in batches if batch]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_two_ways())
 def test_any_order_repetition_and_batching_gives_the_same_rows(engine, ways):
     tellings, batches = ways
