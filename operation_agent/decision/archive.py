@@ -43,7 +43,9 @@ def find(session: Session, shop_id: UUID, decision_id: UUID) -> Archived:
     if row is None:
         raise NotFound(f"there is no decision {decision_id}")
     if row.receipt.get("erased"):
-        raise NotFound(f"the customer of decision {decision_id} was forgotten, and its reasons with them", code="erased")
+        raise NotFound(
+            f"the customer of decision {decision_id} was forgotten, and its reasons with them", code="erased"
+        )
     return Archived(row._mapping, _rule(session, shop_id, row.rule_id, row.rule_version))  # type: ignore[arg-type]
 
 

@@ -88,8 +88,8 @@ WITH population AS ({population})
 SELECT p.strategy_id, p.customer_id, p.held_out, p.share::float8,
        (SELECT c.random_key FROM customers c WHERE c.shop_id = :shop AND c.id = p.customer_id),
        (SELECT f.draw FROM forgotten f WHERE f.shop_id = :shop AND f.customer_id = p.customer_id),
-       p.prior_orders::float8, p.prior_revenue_minor::float8, bought.orders::float8, COALESCE(bought.revenue, 0)::float8,
-       COALESCE(earned.profit, 0)::float8, COALESCE(earned.spend, 0)::float8
+       p.prior_orders::float8, p.prior_revenue_minor::float8, bought.orders::float8,
+       COALESCE(bought.revenue, 0)::float8, COALESCE(earned.profit, 0)::float8, COALESCE(earned.spend, 0)::float8
 FROM population p
 CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE NOT COALESCE(r.is_cancelled, false)) AS orders,
