@@ -164,11 +164,14 @@ def _write_consents(session: Session, shop_id: UUID, changes: Sequence[_Change])
     )
 
 
-# of those deleted only: the trait tells without a look at anybody's timeline
+# of those deleted only (the trait tells without a look at anybody's timeline), of whom the shop has no other record: one
+# that was merged into another may be deleted after that
 _DELETIONS = """
 SELECT DISTINCT ON (t.customer_id) t.customer_id, t.occurred_at AS at, t.event_id
 FROM customers d JOIN timeline t ON t.shop_id = :shop_id AND t.customer_id = d.id AND t.type = :type
 WHERE d.shop_id = :shop_id AND d.id = ANY(CAST(:ids AS uuid[])) AND d.traits ? 'deleted_at'
+  AND NOT EXISTS (SELECT 1 FROM identities i WHERE i.shop_id = :shop_id AND i.customer_id = d.id
+                                               AND i.kind = 'shopify' AND i.deleted_at IS NULL)
 ORDER BY t.customer_id, t.occurred_at DESC, t.event_id DESC
 """
 _WITHDRAW_HISTORY = f"""

@@ -114,7 +114,9 @@ def _profile(session: Session, shop_id: UUID, told: Sequence[Told]) -> None:
     for event, person in sayings:
         _say(profiles[person.customer_id], event)
     _write_profiles(session, shop_id, {customer_id: profiles[customer_id] for customer_id in ids})
-    _note_snapshots(session, shop_id, [event for event, _ in sayings if event.type == "customer.identified"])
+    identified = [event for event, _ in sayings if event.type == "customer.identified" and _traits(event)]
+    _note_records(session, shop_id, "told_at", identified)
+    _note_records(session, shop_id, "deleted_at", [event for event, _ in sayings if event.type == consent.DELETED])
 
 
 def _say(profile: Profile, event: Event) -> None:
@@ -147,22 +149,22 @@ def _write_profiles(session: Session, shop_id: UUID, profiles: Mapping[UUID, Pro
     )
 
 
-def _note_snapshots(session: Session, shop_id: UUID, identified: Sequence[Event]) -> None:
-    """Remember as of when a shop's own customer record was told last: reconciliation compares by it. An event that
-    only joins identities says nothing of the record."""
+def _note_records(session: Session, shop_id: UUID, column: str, events: Sequence[Event]) -> None:
+    """Remember as of when the shop's own record of a customer was told last (reconciliation compares by it), or that it
+    was deleted. An event that only joins identities says nothing of the record."""
     newest: dict[str, datetime] = {}
-    for event in identified:
+    for event in events:
         shopify = event.identity.get("shopify")
-        if shopify and _traits(event):
+        if shopify:
             newest[shopify] = max(newest.get(shopify, event.occurred_at), event.occurred_at)
     if newest:
         ids = sorted(newest)
         session.execute(
             text(
-                "UPDATE identities i SET told_at = r.at"
+                f"UPDATE identities i SET {column} = r.at"  # noqa: S608 - one of two names
                 " FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS r (id, at)"
                 " WHERE i.shop_id = :shop AND i.kind = 'shopify' AND i.value = r.id"
-                " AND (i.told_at IS NULL OR i.told_at < r.at)"
+                f" AND (i.{column} IS NULL OR i.{column} < r.at)"
             ),
             {"shop": shop_id, "ids": ids, "times": [newest[one] for one in ids]},
         )

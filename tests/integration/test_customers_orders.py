@@ -216,6 +216,15 @@ def test_a_late_consent_revives_nothing(engine, seed):
     assert told(engine, shuffled, draw.choice([1, 2, 9])) == told(engine, CONSENTS, 9)
 
 
+def test_a_record_that_is_deleted_after_it_was_merged_into_another_takes_no_consent_along(engine):
+    merged = event(3, "customer.aliased", {}, shopify="7", previous="8")
+    gone = event(5, "customer.deleted", {}, shopify="8")
+    kept = told(engine, [*CONSENTS[:2], event(2, "page.viewed", {}, shopify="8"), merged, gone], 9)
+    assert [row[2] for row in kept["consents"]] == ["subscribed", "subscribed"]
+    both = told(engine, [*CONSENTS[:2], merged, gone, event(6, "customer.deleted", {}, shopify="7")], 9)
+    assert [row[2:4] for row in both["consents"]] == [("unsubscribed", at(6))] * 2
+
+
 @pytest.mark.parametrize("refund_first", [True, False])
 def test_a_refund_and_its_order_written_at_one_time_do_not_overlook_each_other(engine, shop_id, refund_first):
     """The refund names nobody, so another worker has it: each is written while the other is not committed."""

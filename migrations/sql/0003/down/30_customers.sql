@@ -1,4 +1,4 @@
-ALTER TABLE identities DROP COLUMN told_at;
+ALTER TABLE identities DROP COLUMN told_at, DROP COLUMN deleted_at;
 DROP TABLE order_lines, unpaid_orders;
 ALTER TABLE orders
   DROP COLUMN name, DROP COLUMN financial_status, DROP COLUMN fulfillment_status, DROP COLUMN tax_minor,

@@ -25,7 +25,9 @@ CREATE TABLE unpaid_orders (
 );
 CREATE INDEX unpaid_orders_customer ON unpaid_orders (shop_id, customer_id);
 
-ALTER TABLE identities ADD COLUMN told_at timestamptz;  -- of a Shopify id: its newest customer.identified, shop time
+ALTER TABLE identities
+  ADD COLUMN told_at timestamptz,                    -- of a Shopify id: its newest customer.identified, shop time
+  ADD COLUMN deleted_at timestamptz;                 -- of a Shopify id: the shop deleted this record
 
 CREATE TABLE order_lines (
   shop_id          uuid NOT NULL,
