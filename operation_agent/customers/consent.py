@@ -164,7 +164,7 @@ def _write_consents(session: Session, shop_id: UUID, changes: Sequence[_Change])
     )
 
 
-# of those deleted only (the trait tells without a look at anybody's timeline), of whom the shop has no other record: one
+# of those deleted only (the trait tells without a look at the timeline), of whom the shop has no other record: one
 # that was merged into another may be deleted after that
 _DELETIONS = """
 SELECT DISTINCT ON (t.customer_id) t.customer_id, t.occurred_at AS at, t.event_id
