@@ -131,14 +131,14 @@ class Filler:
         if found is not None and not found.is_done:
             time.sleep(self.poll)
             return
-        told = {} if found is None else dict(found.refused)
-        listed = set() if found is None else {*found.made, *told}
-        # one that is taken may be ours from a batch whose answer was lost
-        doubtful = [code for code in step.codes if code not in listed or code in told]
+        told = dict.fromkeys(step.codes, "") if found is None else found.refused
+        # one that is taken may be ours, from a batch whose answer was lost
+        doubtful = [code for code in step.codes if code in told]
         ours = {code for code in doubtful if self.codes.discount_of(code) == step.discount_ref}
-        made = [number for code, number in step.codes.items() if (code in listed and code not in told) or code in ours]
-        refused = {number: told[code] for code, number in step.codes.items() if code in told and code not in ours}
-        again = [number for code, number in step.codes.items() if code not in listed and code not in ours]
+        missing = {code: step.codes[code] for code in doubtful if code not in ours}
+        made = [number for code, number in step.codes.items() if code not in missing]
+        again = list(missing.values()) if found is None else []
+        refused = {} if found is None else {number: told[code] for code, number in missing.items()}
         self.at_step("checked")
         with for_shop(self.engine, self.shop.id) as session:
             pool_filling.settled(

@@ -30,8 +30,6 @@ from .errors import ScopeMissing, ShopUnavailable, Unauthorized, Uncertain, User
 
 _PATIENCE = timedelta(seconds=1)
 """How long a delivery waits for the shop's allowance: its lease runs."""
-MOST_CODES = 250
-"""In one call of discountRedeemCodeBulkAdd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +150,15 @@ class ShopifyChannel:
         return str(creation["id"])
 
     def added(self, batch_ref: str) -> Added | None:
+        """Its codes are asked for only when not all were made: that costs more of the allowance than all the rest."""
         creation = self._client.query("coupon_codes_added", {"id": batch_ref})["discountRedeemCodeBulkCreation"]
         if creation is None:
             return None
-        if not creation["done"]:
-            return Added(is_done=False)
-        codes = creation["codes"]["nodes"]
-        refused = {one["code"]: _messages(one["errors"]) for one in codes if one["errors"]}
-        return Added(True, tuple(one["code"] for one in codes if one["code"] not in refused), refused)
+        if not creation["done"] or creation["importedCount"] == creation["codesCount"]:
+            return Added(bool(creation["done"]))
+        answer = self._client.query("coupon_codes_refused", {"id": batch_ref})["discountRedeemCodeBulkCreation"]
+        listed = answer["codes"]["nodes"] if answer is not None else []
+        return Added(True, {one["code"]: _messages(one["errors"]) for one in listed if not one["discountRedeemCode"]})
 
     # -- taking back --------------------------------------------------------------------------------------------------
 

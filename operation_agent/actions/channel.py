@@ -101,10 +101,9 @@ class NewDiscount:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a batch of codes: those that are there now, and by code why another is not."""
+    """What became of a batch of codes: `refused` says why one is not there; once it is done, all others are."""
 
     is_done: bool
-    made: Sequence[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
