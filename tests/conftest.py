@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import settings
 from sqlalchemy import Engine
 
@@ -21,6 +22,9 @@ from tests.shopify_peer.peer import Peer, peer
 from tests.shopify_peer.peer import why_not as shopify_peer_lacks
 
 TEMPLATE = "opagent_template"
+
+# plain tracebacks: structlog's own, drawn with every local variable, take minutes where many events fail
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.dev.ConsoleRenderer(colors=False)])
 
 # no deadline: a first call may import scipy, and machines are shared
 settings.register_profile("shared", deadline=None)

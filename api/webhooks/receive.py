@@ -189,9 +189,10 @@ def _outcome(accepted: int, duplicates: int, refused: list[Refusal], good: list[
 def _storable(found: Read, now: datetime, *, whole: bool) -> tuple[list[tuple[int, Event]], list[Refusal]]:
     """The events as they will be stored, and everything that is not; `now` is the shop's. `whole`: all or none."""
     good, refused = [], list(found.refused)
+    clean: set[int] = set()
     for index, event in found.events:
         try:
-            good.append((index, _checked(event, now)))
+            good.append((index, _checked(event, now, clean)))
         except Rejected as error:
             refused.append(refusal(index, error))
             if whole:
@@ -199,14 +200,16 @@ def _storable(found: Read, now: datetime, *, whole: bool) -> tuple[list[tuple[in
     return good, refused
 
 
-def _checked(event: Event, now: datetime) -> Event:
-    written = {
-        "source_id": event.source_id, "identity": event.identity, "properties": event.properties,
-        "context": event.context,
-    }  # fmt: skip
-    if storable.is_suspect(written):
-        for path, reason in storable.faults(written):
-            raise Rejected(f"{reason} at {path}", code="not_storable", where=path)
+def _checked(event: Event, now: datetime, clean: set[int]) -> Event:
+    """`clean`: ids of the parts that were looked at already; events of one delivery share theirs."""
+    for name in ("source_id", "identity", "properties", "context"):
+        part = getattr(event, name)
+        if id(part) in clean:
+            continue
+        if storable.is_suspect(part):
+            for path, reason in storable.faults({name: part}):
+                raise Rejected(f"{reason} at {path}", code="not_storable", where=path)
+        clean.add(id(part))
     occurred_at = instants.settled(event.occurred_at, now, "occurred_at")
     return event if occurred_at is event.occurred_at else replace(event, occurred_at=occurred_at)
 

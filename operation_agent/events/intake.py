@@ -149,11 +149,20 @@ def _columns(
         "names": arrays.texts([event.name for event in events]),
         "occurred": arrays.instants([event.occurred_at for event in events]),
         "received": arrays.instants([event.received_at for event in events]),
-        "identities": arrays.documents([orjson.dumps(event.identity) for event in events]),
-        "properties": arrays.documents([orjson.dumps(event.properties) for event in events]),
-        "contexts": arrays.documents([orjson.dumps(event.context) for event in events]),
+        "identities": arrays.documents(_documents([event.identity for event in events])),
+        "properties": arrays.documents(_documents([event.properties for event in events])),
+        "contexts": arrays.documents(_documents([event.context for event in events])),
         "partitions": arrays.smallints(partitions),
     }
+
+
+def _documents(values: Sequence[object]) -> list[bytes]:
+    """As JSON. What several events share, as those of one order do, is written out once."""
+    written: dict[int, bytes] = {}
+    for value in values:
+        if id(value) not in written:
+            written[id(value)] = orjson.dumps(value)
+    return [written[id(value)] for value in values]
 
 
 def _ring(connection: psycopg.Connection, shop_id: UUID, partitions: set[int], at: datetime) -> None:

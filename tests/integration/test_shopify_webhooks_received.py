@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -159,6 +160,7 @@ def test_a_delivery_is_stored_whole_or_not_at_all_and_never_asked_for_again(
 def test_what_became_of_deliveries_is_counted_by_topic(client, key, path, connect):
     connect()
     good, bad = orjson.dumps(order(1)), orjson.dumps(order(None))
+    before = counted(client, key)
     for body, topic in (
         (good, "orders/create"),
         (good, "orders/create"),
@@ -166,11 +168,20 @@ def test_what_became_of_deliveries_is_counted_by_topic(client, key, path, connec
         (good, "teas/poured"),
     ):
         assert client.post(path, content=body, headers=headers(body, topic)).status_code == 200
-    counted = client.get("/metrics", headers=key).text
-    for outcome, topic in (("duplicate", "orders/create"), ("rejected", "orders/create"), ("kept", "teas/poured")):
-        line = f'opagent_webhook_deliveries_total{{outcome="{outcome}",topic="{topic}",vendor="shopify"}} 1.0'
-        assert line in counted
-    assert 'route="/webhooks/shopify/{shop}"' in counted
+    after = counted(client, key)
+    told = [("duplicate", "orders/create"), ("rejected", "orders/create"), ("kept", "teas/poured")]
+    assert [after[one] - before.get(one, 0) for one in told] == [1, 1, 1]
+    assert 'route="/webhooks/shopify/{shop}"' in client.get("/metrics", headers=key).text
+
+
+def counted(client, key) -> dict[tuple[str, str], float]:
+    """Deliveries by outcome and topic, of all shops: the process counts them together."""
+    found = re.findall(
+        r'^opagent_webhook_deliveries_total\{outcome="(\w+)",topic="([^"]+)",vendor="shopify"\} (\S+)$',
+        client.get("/metrics", headers=key).text,
+        re.MULTILINE,
+    )
+    return {(outcome, topic): float(number) for outcome, topic, number in found}
 
 
 @pytest.mark.parametrize("slug", ["", "UPPER", "a" * 64, "a/b", "no-such-shop", "a%00b"])
