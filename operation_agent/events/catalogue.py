@@ -225,6 +225,14 @@ def _consent(properties: Properties, _shop: Shop) -> Properties:
     return {**properties, "channel": required(properties, "channel"), "topic": topic, "state": state}
 
 
+def _tags(properties: Properties, _shop: Shop) -> Properties:
+    for name in ("added", "removed"):
+        tags = properties.get(name, [])
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise Rejected(f"properties.{name} is a list of texts", code="tags", where=f"properties.{name}")
+    return properties
+
+
 TYPES: dict[str, Form] = {
     "customer.identified": _as_sent,  # {traits}
     "customer.aliased": _as_sent,
@@ -246,12 +254,12 @@ TYPES: dict[str, Form] = {
     "email.unsubscribed": _as_sent,
     "consent.changed": _consent,  # {channel, topic, state}
     # a storefront's own, by its signed webhooks and by sync only
-    "order.created": _as_sent,  # as order.paid, `paid` false or true
-    "order.updated": _as_sent,  # as order.paid with `paid` and `updated_at`: the newest stands
-    "order.fulfilled": _as_sent,  # {order_id}
-    "order.deleted": _as_sent,  # {order_id}
+    "order.created": _order,  # as order.paid, `paid` false or true
+    "order.updated": _order,  # as order.paid with `paid` and `updated_at`: the newest stands
+    "order.fulfilled": _cancellation,  # {order_id}
+    "order.deleted": _cancellation,  # {order_id}
     "customer.deleted": _as_sent,
-    "customer.tagged": _as_sent,  # {added: [...], removed: [...]}
+    "customer.tagged": _tags,  # {added: [...], removed: [...]}
     "storefront.changed": _as_sent,  # {tellings}: storefront.records
     "shop.changed": _as_sent,  # {name?, currency?, time_zone?, email?, domain?}
     "app.uninstalled": _as_sent,  # {vendor}
