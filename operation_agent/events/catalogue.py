@@ -157,6 +157,9 @@ def _line(product: Properties, shop: Shop, where: str) -> Properties:
     except Rejected as error:
         raise Rejected(error.detail, code=error.code, where=f"{where}.price") from None
     made = {**product, "quantity": quantity(product.get("quantity"), f"{where}.quantity")}
+    made.pop("current_quantity", None)  # the storefront's to say
+    if made.get("discount_minor") is not None:
+        made["discount_minor"] = _ready(made["discount_minor"], f"{where}.discount_minor")
     product_id = identifier(product.get("product_id", product.get("sku")), f"{where}.product_id")
     if product_id is not None:
         made["product_id"] = product_id
@@ -174,6 +177,13 @@ def _codes(properties: Properties) -> list[str]:
     return list(dict.fromkeys(code for code in found if code))
 
 
+_SNAPSHOT = frozenset({
+    "updated_at", "ordered_at", "cancelled_at", "paid", "test", "financial_status", "fulfillment_status",
+    "presentment_currency",
+})  # fmt: skip
+"""What only the storefront itself can say of an order: a tracked one that says so must not outlast it."""
+
+
 def _order(properties: Properties, shop: Shop) -> Properties:
     order = required(properties, "order_id")
     same_currency(properties, shop)
@@ -187,10 +197,13 @@ def _order(properties: Properties, shop: Shop) -> Properties:
         )
     pieces = sum(line["quantity"] for line in lines)
     return {
-        **properties,
+        **{name: value for name, value in properties.items() if name not in _SNAPSHOT},
         "order_id": order,
+        "name": identifier(properties.get("name"), "properties.name"),
         "total_minor": total,
         "discount_minor": amount(properties, shop, "discount") or 0,
+        "tax_minor": amount(properties, shop, "tax") or 0,
+        "shipping_minor": amount(properties, shop, "shipping") or 0,
         "currency": shop.currency,
         "quantity": pieces or quantity(properties.get("quantity"), "properties.quantity"),
         "discount_codes": _codes(properties),

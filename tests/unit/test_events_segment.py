@@ -47,6 +47,16 @@ def order(**changes: object) -> dict:
     return track("Order Completed", ORDER | changes)
 
 
+def test_what_only_the_shops_system_can_say_of_an_order_is_not_taken_from_a_browser():
+    claimed = {"updated_at": "2999-01-01T00:00:00Z", "paid": False, "test": True, "financial_status": {}, "name": 5}
+    line = {"product_id": "p", "price": 1, "current_quantity": "x", "discount_minor": 10}
+    made = event(order(tax=1.25, shipping="2", products=[line], **claimed)).properties
+    assert made.keys().isdisjoint({"updated_at", "paid", "test", "financial_status"})
+    assert (made["name"], made["tax_minor"], made["shipping_minor"]) == ("5", 125, 200)
+    assert made["products"][0].keys().isdisjoint({"current_quantity"})
+    assert refusal(order(products=[line | {"discount_minor": "much"}])).where == "properties.products[0].discount_minor"
+
+
 def test_an_order_is_in_minor_units_with_its_lines_and_codes():
     made = event(track("Order Completed", ORDER))
     assert made.type == "order.paid"
