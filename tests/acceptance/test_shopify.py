@@ -74,7 +74,16 @@ class Shop:
 
     def settle(self) -> None:
         """Until the pipeline has taken everything in."""
-        eventually(lambda: self.get(f"shops/{self.slug}/backlog")["events"] == 0, within=60, what="events processed")
+        eventually(lambda: self.backlog()["events"] == 0, within=60, what="events processed")
+        assert self.backlog()["failed_events"] == 0, self.stack.tail()
+
+    def backlog(self) -> dict[str, Any]:
+        return self.get(f"shops/{self.slug}/backlog")
+
+    def await_totals(self, **wanted: int) -> None:
+        """What the customers add up to, once the pipeline has settled."""
+        self.settle()
+        eventually(lambda: self.totals() == wanted, within=30, what=f"{wanted}, not {self.totals()}")
 
     def totals(self) -> dict[str, Any]:
         customers, cursor = [], None
@@ -175,8 +184,7 @@ def test_a_shop_is_loaded_heard_and_compared(shop):
         "products": PRODUCTS, "collections": 0, "inventory": PRODUCTS, "customers": CUSTOMERS, "orders": ORDERS,
         "discounts": 0,
     }  # fmt: skip
-    shop.settle()
-    assert shop.totals() == EVERYTHING
+    shop.await_totals(**EVERYTHING)
     for _ in range(2):
         assert shop.hear("orders/create", order(9999), event_id="e-1").status_code == 200
     late = order(9999, total_price="35.00", updated_at="2026-11-20T09:00:00Z")
@@ -184,8 +192,7 @@ def test_a_shop_is_loaded_heard_and_compared(shop):
     assert shop.hear("orders/paid", order(9999), event_id="e-3").status_code == 200
     assert shop.hear("orders/paid", order(9998), event_id="e-4", secret="guessed").status_code == 401
     assert shop.hear("meteors/landed", {"id": 1}, event_id="e-5").json()["accepted"] == 1
-    shop.settle()
-    assert shop.totals() == {**EVERYTHING, "orders": ORDERS + 1, "revenue": ORDERS * 1900 + 3500}
+    shop.await_totals(**{**EVERYTHING, "orders": ORDERS + 1, "revenue": ORDERS * 1900 + 3500})
     again = shop.sync("reconcile")
     assert {kind: (one["missing"], one["stale"]) for kind, one in again.items()} == dict.fromkeys(first, (0, 0))
     (ann,) = [one for one in shop.get("customers", limit=100)["items"] if one["email"] == "ann1@example.com"]
@@ -198,8 +205,7 @@ def test_a_first_load_survives_its_worker_being_killed(shop):
     shop.post("storefront/syncs", {"mode": "first"})
     os.kill(shop.stack.pids()["worker"], signal.SIGKILL)
     shop.await_syncs("first")
-    shop.settle()
-    assert shop.totals() == EVERYTHING
+    shop.await_totals(**EVERYTHING)
 
 
 def test_a_price_is_changed_after_a_look_and_taken_back(shop):
@@ -233,7 +239,7 @@ def test_a_revoked_token_stops_the_shop_tells_the_operator_and_loses_nothing(sho
     assert told["advice"]
     shop.peer.grant("shpat_new")
     shop.connect("shpat_new")
-    shop.await_syncs("first")
-    shop.settle()
-    assert shop.totals() == EVERYTHING
+    first = shop.await_syncs("first")
+    assert first["orders"]["objects_done"] == ORDERS, first["orders"]
+    shop.await_totals(**EVERYTHING)
     assert shop.get("integrations/shopify")["problem"] is None
