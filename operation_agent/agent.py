@@ -111,10 +111,12 @@ def observe(session: Session, shop: Shop, events: Sequence[Event], *, recorded_a
     triggers = _triggers(shop, events, people, live.triggering_types(session, shop.id), recorded_at)
     matters = wanted.asks_before or bool(active.segments(session, shop.id) or live.watched_groups(session, shop.id))
     others = _others(events, people, triggers, only_newest=not matters)
+    quiet = _told_as_history(events, people)
+    if quiet:
+        others, quiet = _brought_forward(session, shop, others, quiet)
     decisions, actions = decide(
-        session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered, newest=newest,
-        quiet=_told_as_history(events, people),
-    )  # fmt: skip
+        session, shop, triggers, others, recorded_at=recorded_at, remembered=remembered, newest=newest, quiet=quiet
+    )
     return Observed(len(events), len(triggers), decisions, actions + led.actions)
 
 
@@ -270,6 +272,18 @@ def _told_as_history(events: Sequence[Event], people: People) -> frozenset[tuple
             moment = (person.customer_id, event.occurred_at)
             found[moment] = found.get(moment, True) and bool(event.context.get(PAST))
     return frozenset(moment for moment, is_past in found.items() if is_past)
+
+
+def _brought_forward(
+    session: Session, shop: Shop, others: Sequence[tuple[UUID, datetime]], quiet: frozenset[tuple[UUID, datetime]]
+) -> tuple[list[tuple[UUID, datetime]], frozenset[tuple[UUID, datetime]]]:
+    """History that is told after features were computed as of a later moment belongs in them: they are computed again
+    as of that moment, and what that moves sets off as little as the history itself."""
+    known = features.stored_at(session, shop.id, list({customer_id for customer_id, _ in quiet}))
+    renewed = {
+        one: (one[0], max(one[1], known.get(one[0], one[1]))) if one in quiet else one for one in dict.fromkeys(others)
+    }
+    return list(dict.fromkeys(renewed.values())), quiet | {renewed[one] for one in renewed if one in quiet}
 
 
 def _newest(events: Sequence[Event], people: People) -> dict[UUID, datetime]:

@@ -182,6 +182,18 @@ def store(session: Session, shop_id: UUID, table: FeatureTable) -> None:
     session.execute(text("DROP TABLE incoming_features"))
 
 
+def stored_at(session: Session, shop_id: UUID, customer_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """As of when (shop time) the stored features of these customers are; who has none is not in it."""
+    rows = session.execute(
+        text(
+            "SELECT customer_id, as_of FROM customer_features"
+            " WHERE shop_id = :shop AND customer_id = ANY(CAST(:ids AS uuid[]))"
+        ),
+        {"shop": shop_id, "ids": list(customer_ids)},
+    )
+    return {row.customer_id: row.as_of for row in rows}
+
+
 def _plain(name: str, rows: np.ndarray) -> list[Any]:
     if name == "customer_id":
         return list(Uuids(rows[name]))

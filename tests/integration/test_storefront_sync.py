@@ -52,6 +52,27 @@ def test_a_first_load_stores_every_order_once_and_tells_how_many(shop: Stage, sh
     assert len(shop.sources()) == 14
 
 
+def test_history_that_is_told_late_counts_in_what_is_known_of_a_customer(engine, shopify_peer):
+    """A customer's record is younger than their orders, and a job may have looked at everybody in between."""
+    shop = stage(engine, shopify_peer.base_url)
+    old, young = "2026-06-01T08:00:00Z", "2026-11-01T08:00:00Z"
+    shopify_peer.put(
+        Customer={"id": 7001, "firstName": "Ann", "email": "ann@example.com", "createdAt": old, "updatedAt": young},
+        Order=[
+            {"id": 9000 + n, "name": f"#{n}", "createdAt": old, "processedAt": old, "updatedAt": old,
+             "customer": "gid://shopify/Customer/7001", "displayFinancialStatus": "PAID", "totalPriceSet": "19.00",
+             "currentTotalPriceSet": "19.00", "lineItems": []}
+            for n in range(3)
+        ],
+    )  # fmt: skip
+    shop.sync("customers")
+    shop.process()
+    shop.sync("orders")
+    shop.process()
+    (known,) = shop.run("SELECT orders, revenue_minor FROM customer_features WHERE shop_id = :shop")
+    assert tuple(known) == (3, 5700)
+
+
 def test_what_changed_is_told_and_the_rest_is_left_alone(shop: Stage, shopify_peer: Peer):
     put_lines(shopify_peer, orders(5))
     shop.sync()
