@@ -21,7 +21,7 @@ from operation_agent.store.shops import Shop
 
 from . import budget, coupon_codes
 from .catalogue import CHANNELS, ChannelKind
-from .claimed import Claimed as Claimed
+from .claimed import Claimed
 from .coupon_codes import Settled
 from .marking import mark_sent
 from .rendering import Person

@@ -23,7 +23,8 @@ from operation_agent.store.shops import Shop
 from operation_agent.storefront import connection
 
 from .channel import Channel, Delivery, NotSent, Outcome, Sent, Unknown
-from .claiming import LEASE, TOPIC, Claim, Claimed, claim
+from .claimed import Claimed
+from .claiming import LEASE, TOPIC, Claim, claim
 from .recording import Result, record
 from .rendering import Job, Sender, render
 from .unsubscribe import Links

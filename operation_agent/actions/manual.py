@@ -16,7 +16,8 @@ from rules import offer
 
 from . import budget
 from .claiming import TOPIC, wake_followers
-from .recording import Proof, settle_sent
+from .marking import Proof
+from .recording import settle_sent
 from .situations import moment_of
 from .states import Core, after, money
 

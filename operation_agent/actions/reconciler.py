@@ -25,9 +25,11 @@ from operation_agent.store.shops import Shop
 
 from .catalogue import CHANNELS
 from .channel import Channel, NotSent, Outcome, Sent, Unknown
-from .claiming import TOPIC, Claimed
+from .claimed import Claimed
+from .claiming import TOPIC
 from .executor import TIMEOUT, complete, delivery_of, sender_of
-from .recording import MOST_ATTEMPTS, SETTLE, Proof, close, mark_sent, settle_sent
+from .marking import Proof, mark_sent
+from .recording import MOST_ATTEMPTS, SETTLE, close, settle_sent
 from .rendering import Person
 from .situations import address_of, moment_of, people_of
 from .states import sources

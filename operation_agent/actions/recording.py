@@ -19,9 +19,9 @@ from operation_agent.store.shops import Shop
 
 from . import budget
 from .channel import NotSent, Outcome, Sent, Unknown
-from .claiming import Claimed, wake_followers
-from .marking import Proof as Proof
-from .marking import mark_sent as mark_sent
+from .claimed import Claimed
+from .claiming import wake_followers
+from .marking import Proof, mark_sent
 from .states import Core, Happening, after, sources
 
 MOST_ATTEMPTS = 8

@@ -19,7 +19,7 @@ from operation_agent.kit.ids import uniform
 from operation_agent.store.shops import Shop
 
 from . import subjects
-from .holdings import HOLDINGS, Holding
+from .holdings import HOLDINGS
 from .subjects import Subject
 
 _OPEN = ("waiting_approval", "ready")
@@ -42,7 +42,9 @@ def erase(session: Session, shop: Shop, subject: Subject, *, at: datetime) -> di
         if one.erase:
             _count(done, one.table, session, f"DELETE FROM {one.table} WHERE shop_id = :shop AND {one.whose}", values)  # noqa: S608
         elif one.blank:
-            _count(done, f"{one.table}.blanked", session, _blanking(one), values)
+            which = f"{one.whose} AND {one.blank_if}"
+            statement = f"UPDATE {one.table} SET {one.blank} WHERE shop_id = :shop AND {which}"  # noqa: S608
+            _count(done, f"{one.table}.blanked", session, statement, values)
     unsettled = session.execute(
         text(
             "SELECT count(*) FROM actions WHERE shop_id = :shop AND id = ANY(CAST(:actions AS uuid[]))"
@@ -51,11 +53,6 @@ def erase(session: Session, shop: Shop, subject: Subject, *, at: datetime) -> di
         values,
     ).scalar_one()
     return done | ({"actions.unsettled": unsettled} if unsettled else {})
-
-
-def _blanking(one: Holding) -> str:
-    still = " AND state = ANY(CAST(:terminal AS text[]))" if one.table == "actions" else ""
-    return f"UPDATE {one.table} SET {one.blank} WHERE shop_id = :shop AND {one.whose}{still}"  # noqa: S608
 
 
 def _count(done: dict[str, int], name: str, session: Session, statement: str, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 class Holding:
     """`whose` selects a person's rows (SQL over the parameters of `subjects.Subject.values`); None: nobody's by name.
 
-    `erase`: delete the rows; or `blank`: assignments that take the personal part out of them; neither: `why` they stay.
+    `erase`: delete the rows; or `blank`: assignments that take the personal part out of those that are `blank_if`;
+    neither: `why` they stay.
     `shown`: columns of an export; None: none, since `why`.
     """
 
@@ -22,6 +23,7 @@ class Holding:
     whose: str | None
     erase: bool = False
     blank: str | None = None
+    blank_if: str = "true"
     shown: str | None = "*"
     why: str | None = None
 
@@ -93,6 +95,7 @@ HOLDINGS: tuple[Holding, ...] = (
         "actions", _CUSTOMER,
         blank="parameters = '{}', result = result - 'to' - 'address', provider_ref = NULL,"
         " dedupe_key = 'erased:' || id",
+        blank_if="state = ANY(CAST(:terminal AS text[]))",  # what is being sent is still looked up by its key
         shown="id, type, channel, state, reason, parameters, result, due_at, sent_at",
     ),
     Holding("coupons", _CUSTOMER, why=_STAYS),

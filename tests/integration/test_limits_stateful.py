@@ -41,7 +41,7 @@ from operation_agent.actions import (
 )
 from operation_agent.actions.budget import Wanted
 from operation_agent.actions.channel import NotSent, Outcome, Sent, Unknown
-from operation_agent.actions.claiming import Claimed
+from operation_agent.actions.claimed import Claimed
 from operation_agent.approvals import approvals
 from operation_agent.customers.features import FEATURES
 from operation_agent.decision import batch
